@@ -1,0 +1,1 @@
+"""Everything that answers before torch is imported: help, config checks, identity, records, tables, launch, sweeps."""

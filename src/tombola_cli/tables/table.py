@@ -1,0 +1,150 @@
+"""One YAML a table: the list of runs and the shape of the rendering, in one place.
+
+    title: ...
+    paper: {numbers: bola.csv, table: T1}     # null: no paper prints this table
+    overrides: [model=roberta_base]           # of every run
+    seeds: [0, 1, 2]
+    columns: [{label: MNLI, overrides: [task=glue/mnli], score: {task: glue/mnli, split: ..., metric: accuracy}}]
+    mean: avg                                 # label of the column of means, or null
+    rows: [{label: LoRA, overrides: [method=lora]}, {label: SpaRTA, overrides: null, note: method yet to come}]
+    notes: []
+
+Labels of rows and columns are the paper's own: they find its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tombola_cli.config.choices import GROUPS
+
+
+class TableError(ValueError):
+    """A table's YAML that cannot be used: the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which of a run's scores a column shows."""
+
+    task: str
+    split: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and what its runs add to the command; columns with the same overrides show scores of one run."""
+
+    label: str
+    score: Selector
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row; `overrides` is None where no run is possible yet, and `note` then says why."""
+
+    label: str
+    overrides: tuple[str, ...] | None
+    seeds: tuple[int, ...]
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A whole table; `paper` is (CSV file in results/paper, table in it)."""
+
+    name: str
+    title: str
+    paper: tuple[str, str] | None
+    overrides: tuple[str, ...]
+    columns: tuple[Column, ...]
+    mean: str | None
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def runs(self, row: Row) -> list[tuple[str, ...]]:
+        """The row's distinct runs as override lists, without their seeds; none where there is no method yet."""
+        if row.overrides is None:
+            return []
+        return list(dict.fromkeys(self.run(row, column) for column in self.columns))
+
+    def run(self, row: Row, column: Column) -> tuple[str, ...]:
+        """The overrides of the run that a cell shows, without its seed: method, model, task, training, then fields."""
+        words = [*self.overrides, *(row.overrides or ()), *column.overrides]
+        order = {group: place for place, group in enumerate(GROUPS)}
+        return tuple(sorted(words, key=lambda word: order.get(word.partition("=")[0], len(order))))
+
+
+def load_table(path: Path) -> Table:
+    """The table that a YAML describes; its name is the file's.
+
+    Raises:
+        TableError: a field is missing, unknown or of the wrong type.
+    """
+    data = _fields(yaml.safe_load(path.read_text(encoding="utf-8")), TABLE_FIELDS, str(path))
+    seeds = tuple(data["seeds"])
+    return Table(
+        name=path.stem,
+        title=data["title"],
+        paper=_paper(data["paper"], f"{path}: paper"),
+        overrides=tuple(data["overrides"]),
+        columns=tuple(_column(one, f"{path}: columns[{index}]") for index, one in enumerate(data["columns"])),
+        mean=data["mean"],
+        rows=tuple(_row(one, seeds, f"{path}: rows[{index}]") for index, one in enumerate(data["rows"])),
+        notes=tuple(data["notes"]),
+    )
+
+
+# Field -> the types it takes; a field that takes None may be left out.
+TABLE_FIELDS: dict[str, tuple[type, ...]] = {
+    **{"title": (str,), "paper": (dict, type(None)), "overrides": (list,), "seeds": (list,), "columns": (list,)},
+    **{"mean": (str, type(None)), "rows": (list,), "notes": (list,)},
+}
+COLUMN_FIELDS: dict[str, tuple[type, ...]] = {"label": (str,), "score": (dict,), "overrides": (list, type(None))}
+ROW_FIELDS: dict[str, tuple[type, ...]] = {
+    **{"label": (str,), "overrides": (list, type(None)), "seeds": (list, type(None)), "note": (str, type(None))}
+}
+SCORE_FIELDS: dict[str, tuple[type, ...]] = {"task": (str,), "split": (str,), "metric": (str,)}
+PAPER_FIELDS: dict[str, tuple[type, ...]] = {"numbers": (str,), "table": (str,)}
+
+
+def _column(data: Any, where: str) -> Column:
+    data = _fields(data, COLUMN_FIELDS, where)
+    score = _fields(data["score"], SCORE_FIELDS, f"{where}: score")
+    return Column(data["label"], Selector(**score), tuple(data["overrides"] or ()))
+
+
+def _row(data: Any, seeds: tuple[int, ...], where: str) -> Row:
+    data = _fields(data, ROW_FIELDS, where)
+    if data["overrides"] is None and not data["note"]:
+        raise TableError(f"{where}: a row without overrides needs a note that says why it cannot be run")
+    overrides = None if data["overrides"] is None else tuple(data["overrides"])
+    return Row(data["label"], overrides, tuple(data["seeds"] or seeds), data["note"])
+
+
+def _paper(data: Any, where: str) -> tuple[str, str] | None:
+    if data is None:
+        return None
+    data = _fields(data, PAPER_FIELDS, where)
+    return data["numbers"], data["table"]
+
+
+def _fields(data: Any, expected: Mapping[str, tuple[type, ...]], where: str) -> dict[str, Any]:
+    """`data` with every expected field, the optional ones as None."""
+    if not isinstance(data, dict):
+        raise TableError(f"{where}: expected the fields {', '.join(expected)}, got {data!r}")
+    unknown = [name for name in data if name not in expected]
+    if unknown:
+        raise TableError(f"{where}: unknown field {unknown[0]!r}; expected {', '.join(expected)}")
+    for name, kinds in expected.items():
+        if not isinstance(data.get(name), kinds):
+            problem = f"got {data[name]!r}" if name in data else "it is missing"
+            raise TableError(f"{where}: {name}: expected {' or '.join(kind.__name__ for kind in kinds)}, {problem}")
+    return {name: data.get(name) for name in expected}

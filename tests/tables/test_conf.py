@@ -1,0 +1,115 @@
+"""The committed tables and recipes compose, agree with the tasks and the papers, and set what they say."""
+
+import pytest
+import yaml
+
+from tombola_cli.config.compose import compose
+from tombola_cli.tables import find_table, printed_numbers
+
+TABLES = ["bola_table1", "bola_table2", "bola_table3", "minilm_textual_digits"]
+CAPS = {"max_steps", "max_rows", "max_eval_rows"}
+GLUE = ["mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb"]
+ENCODER = {"epochs": 30, "batch_size": 64, "weight_decay": 0.1, "mixed_precision": "no", "select": "best"}
+DECODER = {"epochs": 3, "batch_size": 128, "weight_decay": 0.0, "mixed_precision": "bf16", "select": "last"}
+SHARED = {"optimizer": "adamw", "schedule": "linear", "warmup_ratio": 0.06, "max_length": 512}
+QK, QKVUD = ["query", "key"], ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+BOLA_SMALL = {"k": 8, "in_divs": 24, "out_divs": 32, "alpha": 4, "dropout": 0.1, "target_modules": QK}
+BOLA_LARGE = {"k": 32, "in_divs": 64, "out_divs": 64, "alpha": 4, "dropout": 0.1, "target_modules": QKVUD}
+LORA_SMALL = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": QK}
+LORA_LARGE = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.1, "target_modules": QKVUD}
+# BoLA, tables 4, 5 and 6: (method, model, task) -> learning rate, training, method.config
+PAPER = {
+    **{("lora", "roberta_base", f"glue/{task}"): (1e-3, ENCODER, {**LORA_SMALL, "use_dora": False}) for task in GLUE},
+    **{("dora", "roberta_base", f"glue/{task}"): (5e-4, ENCODER, {**LORA_SMALL, "use_dora": True}) for task in GLUE},
+    **{("bola", "roberta_base", f"glue/{task}"): (1e-3, ENCODER, BOLA_SMALL) for task in GLUE},
+    ("lora", "llama3_8b", "math"): (5e-5, DECODER, {**LORA_LARGE, "use_dora": False}),
+    ("dora", "llama3_8b", "math"): (5e-5, DECODER, {**LORA_LARGE, "use_dora": True}),
+    ("bola", "llama3_8b", "math"): (1e-3, DECODER, BOLA_LARGE),
+    ("lora", "llama3_8b", "commonsense"): (1e-4, DECODER, {**LORA_LARGE, "use_dora": False}),
+    ("dora", "llama3_8b", "commonsense"): (1e-4, DECODER, {**LORA_LARGE, "use_dora": True}),
+    ("bola", "llama3_8b", "commonsense"): (5e-5, DECODER, BOLA_LARGE),
+}
+
+
+@pytest.mark.parametrize("choice", list(PAPER), ids="-".join)
+def test_a_recipe_is_picked_up_by_itself_and_is_the_papers(choice):
+    rate, training, config = PAPER[choice]
+    composed = compose(_words(choice))
+    assert composed["training"]["lr"] == rate
+    assert {name: composed["training"][name] for name in (*training, *SHARED)} == {**training, **SHARED}
+    assert {name: composed["method"]["config"][name] for name in config} == config
+
+
+# The GLUE files of a method hold one line each, the same.
+@pytest.mark.parametrize(
+    "choice", [one for one in PAPER if one[2] in ("glue/cola", "math", "commonsense")], ids="-".join
+)
+def test_a_recipe_sets_existing_fields_and_no_caps(choice):
+    with_recipe, without = compose(_words(choice)), compose([*_words(choice), "recipe=null"])
+    assert with_recipe["training"].keys() == without["training"].keys()
+    assert with_recipe["method"]["config"].keys() == without["method"]["config"].keys()
+    assert with_recipe["method"] != without["method"]
+    capped, smoke = compose([*_words(choice), "training=smoke"])["training"], compose(["training=smoke"])["training"]
+    assert {cap: capped[cap] for cap in CAPS} == {cap: smoke[cap] for cap in CAPS}
+
+
+def test_every_recipe_of_a_combination_names_existing_choices(repository):
+    conf = repository / "conf"
+    names = [path.relative_to(conf / "recipe").with_suffix("") for path in (conf / "recipe").rglob("*.yaml")]
+    combinations = [name.as_posix() for name in names if name.parts[0] != "bola_paper"]
+    assert len(combinations) == len(PAPER) + 3
+    for name in combinations:
+        method, model, task = name.split("-", 2)
+        for group, choice in (("method", method), ("model", model), ("task", task)):
+            assert (conf / group / f"{choice}.yaml").exists(), f"{name}: no {group} {choice}"
+
+
+def test_a_users_value_wins_over_a_recipe():
+    assert compose([*_words(("bola", "roberta_base", "glue/cola")), "training.lr=0.5"])["training"]["lr"] == 0.5
+
+
+def test_the_list_of_tables_is_complete(repository):
+    assert sorted(path.stem for path in (repository / "conf" / "table").glob("*.yaml")) == TABLES
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_shows_scores_that_its_tasks_measure(name):
+    table = find_table(name)
+    for row in [row for row in table.rows if row.overrides is not None]:
+        tasks = {run: compose([*run, "seed=0"])["task"] for run in table.runs(row)}
+        for column in table.columns:
+            task = tasks[table.run(row, column)]
+            assert column.score.task == task["name"]
+            assert column.score.metric in task["metrics"], f"{column.label}: {task['name']} has {task['metrics']}"
+            assert column.score.split in task["rows"]["test"], f"{column.label}: {task['rows']['test']}"
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name.startswith("bola")])
+def test_a_tables_labels_are_the_papers(repository, name):
+    table = find_table(name)
+    file, number = table.paper
+    printed = printed_numbers(repository / "results" / "paper" / file, number)
+    columns = [*(column.label for column in table.columns), table.mean]
+    shown = {(row.label, column) for row in table.rows for column in columns}
+    assert {key for key in printed if key[1] != "params"} == shown
+
+
+def test_the_demos_adapters_have_one_size():
+    """BoLA k = LoRA r where in_divs * out_divs is the width (methods: 2kd and r * 2d)."""
+    bola, lora = (compose([f"method={name}", "model=minilm", "task=textual_digits"]) for name in ("bola", "lora"))
+    config, width = bola["method"]["config"], bola["model"]["architecture"]["hidden_size"]
+    assert config["in_divs"] * config["out_divs"] == width
+    assert config["k"] == lora["method"]["config"]["r"]
+    assert config["target_modules"] == lora["method"]["config"]["target_modules"]
+
+
+def test_notes_tell_of_contamination_and_misprints(repository):
+    notes = {
+        name: yaml.safe_load((repository / "conf" / "table" / f"{name}.yaml").read_text())["notes"] for name in TABLES
+    }
+    assert any("85.2" in note and "84.1" in note for note in notes["bola_table3"])
+    assert any("Contaminated" in note for note in notes["bola_table2"])
+
+
+def _words(choice):
+    return [f"{group}={name}" for group, name in zip(("method", "model", "task"), choice, strict=True)]
