@@ -1,0 +1,64 @@
+"""A plan as two tables: parameters by kind of module, memory of one GPU by what it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from tombola.models.counts import HEAD
+
+if TYPE_CHECKING:
+    from tombola.models.planning import Plan
+
+GIB = 2**30
+
+
+def plan_tables(plan: Plan) -> list[Table | str]:
+    """The lines and tables of `plan`, in the order in which they are printed."""
+    share = 100 * plan.trainable / plan.base
+    return [
+        f"{plan.method} on {plan.model}, task {plan.task}: {plan.trainable:,} trainable parameters, "
+        f"{share:.3g} % of {plan.base:,}; the head's {plan.head:,} apart",
+        _parameters(plan),
+        f"Estimated peak memory per GPU, launch={plan.launch} on {plan.ranks}",
+        _memory(plan),
+        "steps unknown: nobody has counted this task's training rows"
+        if plan.steps is None
+        else f"{plan.steps:,} optimizer steps a phase",
+    ]
+
+
+def _parameters(plan: Plan) -> Table:
+    table = Table()
+    table.add_column("modules")
+    for name in ("number", "trainable", "stored", "of the model"):
+        table.add_column(name, justify="right")
+    for kind in plan.kinds:
+        if kind.name != HEAD:
+            table.add_row(kind.name, *(f"{n:,}" for n in (kind.modules, kind.trainable, kind.stored, kind.base)))
+    table.add_section()
+    table.add_row("together", "", f"{plan.trainable:,}", f"{plan.stored:,}", f"{plan.base:,}")
+    for kind in plan.kinds:
+        if kind.name == HEAD:
+            table.add_row("head, apart", f"{kind.modules:,}", f"{kind.trainable:,}", f"{kind.stored:,}", "")
+    table.add_row("total", "", "", "", f"{plan.total:,}")
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    table = Table()
+    table.add_column("for")
+    table.add_column("GiB", justify="right")
+    parts = plan.memory
+    activations = f"activations of {plan.micro_batch_tokens:,} tokens"
+    for name, size in (
+        ("weights", parts.weights),
+        ("gradients", parts.gradients),
+        ("optimizer", parts.optimizer),
+        (activations, parts.activations),
+    ):
+        table.add_row(name, f"{size / GIB:.2f}")
+    table.add_section()
+    table.add_row("together", f"{parts.total / GIB:.2f}")
+    return table

@@ -1,0 +1,129 @@
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+
+from tombola.tasks import DataError, Example, Generation, Shot, TextFormat, encode, prompt_ids, prompt_text
+from tombola.tasks.encoding import NO_LOSS
+
+
+def task(**options):
+    fields = {"name": "t", "answers_by": "generate", "generation": Generation(8), "format": TextFormat()}
+    return SimpleNamespace(**{**fields, **options})
+
+
+def text(tokenizer, ids):
+    return tokenizer.decode([token for token in ids if token != NO_LOSS])
+
+
+def test_loss_on_the_answer_and_its_end(byte_tokenizer):
+    (row,) = encode(task(), [Example("Q: ", "yes", "yes")], byte_tokenizer, max_length=50)
+    assert text(byte_tokenizer, row["input_ids"]) == "Q: yes<eos>"
+    assert text(byte_tokenizer, row["labels"]) == "yes<eos>"
+    assert len(row["labels"]) == len(row["input_ids"])
+
+
+def test_loss_on_all_tokens(byte_tokenizer):
+    (row,) = encode(
+        task(format=TextFormat(loss_on="all")), [Example("Q: ", "yes", "yes")], byte_tokenizer, max_length=50
+    )
+    assert row["labels"] == row["input_ids"]
+
+
+def test_the_end_is_left_out_where_it_does_not_fit_or_is_not_asked_for(byte_tokenizer):
+    example = Example("Q: ", "yes", "yes")
+    (full,) = encode(task(), [example], byte_tokenizer, max_length=6)
+    (open_ended,) = encode(task(format=TextFormat(ends=False)), [example], byte_tokenizer, max_length=50)
+    assert text(byte_tokenizer, full["input_ids"]) == text(byte_tokenizer, open_ended["input_ids"]) == "Q: yes"
+
+
+def test_long_rows_are_cut_on_the_right_and_counted(byte_tokenizer):
+    counted = []
+    examples = [Example("Q: ", "yes, indeed", ""), Example("Q: ", "no", "")]
+    rows = encode(task(), examples, byte_tokenizer, max_length=8, on_cut=counted.append)
+    assert [text(byte_tokenizer, row["input_ids"]) for row in rows] == ["Q: yes, ", "Q: no<eos>"]
+    assert counted == [1]
+
+
+def test_rows_whose_answer_would_be_cut_off_are_refused(byte_tokenizer):
+    format_ = TextFormat(cut="never")
+    with pytest.raises(DataError, match=r"training row 1 has 14 tokens .* type training\.max_length=14 or more"):
+        encode(
+            task(format=format_),
+            [Example("Q: ", "no", ""), Example("Q: ", "yes, indeed", "")],
+            byte_tokenizer,
+            max_length=8,
+        )
+
+
+def test_rows_beyond_one_tokenizer_call_keep_their_order(byte_tokenizer):
+    examples = [Example(f"{number}: ", "yes", "") for number in range(600)]
+    rows = encode(task(), examples, byte_tokenizer, max_length=50)
+    assert [text(byte_tokenizer, row["input_ids"]) for row in rows] == [f"{n}: yes<eos>" for n in range(600)]
+
+
+def test_one_token_answers_must_be_one_token_of_their_own(byte_tokenizer):
+    one = task(generation=Generation(1), format=TextFormat(ends=False))
+    (row,) = encode(one, [Example("image", "7", "7", prefix="The digit is ")], byte_tokenizer, max_length=50)
+    assert text(byte_tokenizer, row["input_ids"]) == "image\n\nThe digit is 7"
+    assert text(byte_tokenizer, row["labels"]) == "7"
+    for answer in ("17", "A"):  # two tokens; one that takes the prompt's last space with it
+        with pytest.raises(ValueError, match=f"does not keep '{answer}' apart after 'It is '"):
+            encode(one, [Example("image", answer, answer, prefix="It is ")], byte_tokenizer, max_length=50)
+
+
+def test_shots_stand_before_the_question(byte_tokenizer, chat_tokenizer):
+    example = Example("which?", "7", "7", prefix="It is ", shots=(Shot("what?", "3"),))
+    assert prompt_text(example, TextFormat(), byte_tokenizer) == "what?\n\nIt is 3\n\nwhich?\n\nIt is "
+    assert prompt_text(example, TextFormat(chat=True), chat_tokenizer) == (
+        "<|im_start|>user\nwhat?<|im_end|>\n<|im_start|>assistant\nIt is 3<|im_end|>\n"
+        "<|im_start|>user\nwhich?<|im_end|>\n<|im_start|>assistant\nIt is "
+    )
+
+
+def test_the_chat_template_writes_the_special_tokens_itself(chat_tokenizer):
+    marked = copy.deepcopy(chat_tokenizer)  # one that begins every text, as Llama's does
+    marked.backend_tokenizer.post_processor = TemplateProcessing(single="<eos> $A", special_tokens=[("<eos>", 0)])
+    example = Example("which?", "7", "7")
+    for chat, begun in ((False, 1), (True, 0)):
+        text_format = TextFormat(chat=chat, ends=False)
+        (row,) = encode(task(format=text_format), [example], marked, max_length=200)
+        (ids,) = prompt_ids([example], text_format, marked)
+        assert (row["input_ids"].count(0), ids.count(0)) == (begun, begun)
+
+
+def test_a_tokenizer_without_chat_template_gets_plain_text(byte_tokenizer):
+    assert prompt_text(Example("which?", "7", "7"), TextFormat(chat=True), byte_tokenizer) == "which?"
+
+
+def test_a_joined_prompt_has_the_tokens_of_the_training_row(byte_tokenizer):
+    example = Example("Response: ", "Sam", "")
+    (row,) = encode(task(), [example], byte_tokenizer, max_length=50)
+    (apart,) = prompt_ids([example], TextFormat(), byte_tokenizer)
+    (joined,) = prompt_ids([example], TextFormat(joined=True), byte_tokenizer)
+    assert row["input_ids"][: len(joined)] == joined
+    assert row["input_ids"][: len(apart)] != apart
+    assert byte_tokenizer.decode(joined) == "Response:"
+
+
+def test_rows_for_a_head(word_tokenizer):
+    classify = task(answers_by="classify")
+    rows = encode(classify, [Example("1 2 3", 4, 4), Example("1 2 3 4 5", 0, 0)], word_tokenizer, max_length=6)
+    assert rows[0] == {"input_ids": [1, 5, 6, 7, 2], "label": 4}
+    assert rows[1] == {"input_ids": [1, 5, 6, 7, 8, 2], "label": 0}  # cut, and closed all the same
+
+
+def test_rows_of_images():
+    def processor(images, return_tensors):
+        return {"pixel_values": torch.as_tensor(images)[None]}
+
+    (row,) = encode(task(answers_by="classify"), [Example("", 3, 3, image=np.ones((3, 2, 2)))], processor, max_length=1)
+    assert row["label"] == 3
+    assert row["pixel_values"].shape == (3, 2, 2)
+
+
+def test_no_examples_make_no_rows(byte_tokenizer):
+    assert encode(task(), [], byte_tokenizer, max_length=8) == []
