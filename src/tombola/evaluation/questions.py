@@ -1,0 +1,66 @@
+"""A task's examples made ready to ask: what each takes, and the function that answers a batch of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tombola.evaluation import choose
+from tombola.evaluation.batches import Size
+from tombola.evaluation.classify import classes, head_outputs, image_outputs, values
+from tombola.evaluation.generate import continuations
+from tombola.tasks import Example, Task, encode, prompt_ids, prompt_text, uses_chat
+
+PATCH_TOKENS = 196  # an image counts as many tokens as a ViT-B/16 makes of it
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The size of each example, and the answers to a batch of example numbers."""
+
+    sizes: list[Size]
+    ask: Callable[[Sequence[int]], list[Any]]
+
+
+def questions(
+    model: nn.Module, task: Task, examples: Sequence[Example], processor: Any, *, max_length: int
+) -> Questions:
+    """Questions in the way that the task is answered by."""
+    if task.answers_by == "generate":
+        return _texts(model, task, examples, processor)
+    if task.answers_by == "choose":
+        return _options(model, task, examples, processor)
+    read = classes if task.answers_by == "classify" else values
+    if examples and examples[0].image is not None:
+        sizes = [Size(PATCH_TOKENS)] * len(examples)
+        return Questions(sizes, lambda batch: read(image_outputs(model, [examples[i].image for i in batch], processor)))
+    rows = [row["input_ids"] for row in encode(task, examples, processor, max_length=max_length)]
+    return Questions(
+        [Size(len(row)) for row in rows],
+        lambda batch: read(head_outputs(model, [rows[i] for i in batch], processor)),
+    )
+
+
+def _texts(model: nn.Module, task: Task, examples: Sequence[Example], tokenizer: Any) -> Questions:
+    prompts = prompt_ids(examples, task.format, tokenizer)
+    generation = task.generation
+    new = generation.max_new_tokens if generation.max_new_tokens > 1 else 0
+    return Questions(
+        [Size(len(prompt) + new, generation.num_beams) for prompt in prompts],
+        lambda batch: continuations(model, [prompts[i] for i in batch], tokenizer, generation),
+    )
+
+
+def _options(model: nn.Module, task: Task, examples: Sequence[Example], tokenizer: Any) -> Questions:
+    special = not uses_chat(task.format, tokenizer)
+    asked = [
+        choose.options(prompt_text(e, task.format, tokenizer), e.choices, tokenizer, special_tokens=special)
+        for e in examples
+    ]
+
+    def ask(batch: Sequence[int]) -> list[int]:
+        scores = iter(choose.log_likelihoods(model, [option for i in batch for option in asked[i]], tokenizer))
+        return [choose.likeliest([next(scores) for _ in asked[i]]) for i in batch]
+
+    return Questions([Size(max(len(o.ids) for o in group), len(group)) for group in asked], ask)

@@ -1,0 +1,88 @@
+"""The engine of a single process, or of one of several under DDP."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tombola.training.optimizer import build_optimizer
+from tombola.training.settings import Settings
+from tombola.training.weights import copy_into, trainable_parameters
+
+
+class PlainEngine:
+    """The model as it is, in DDP's wrapping where there are more processes."""
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module, settings: Settings):
+        self.accelerator = accelerator
+        self.parameters = trainable_parameters(model)
+        self.wrapped = accelerator.prepare(model)
+        self.optimizer = build_optimizer(self.parameters, settings)
+
+    def __call__(self, **inputs: Tensor) -> Any:
+        """The model's output."""
+        return self.wrapped(**inputs)
+
+    def micro_step(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """DDP reduces in the backward that is told to be the last."""
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the loss's gradients."""
+        self.accelerator.backward(loss)
+
+    def gradient_norm(self) -> float:
+        """2-norm of the whole gradient."""
+        return float(torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None]))
+
+    def step(self, max_norm: float | None, norm: float) -> None:
+        """Clips, moves the parameters, forgets the gradient."""
+        if max_norm is not None:
+            total = torch.tensor(norm, device=self.accelerator.device)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), max_norm, total)
+        self.optimizer.step()
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        """Drops the gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def values(self) -> dict[str, Tensor]:
+        """The live parameters, detached."""
+        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+
+    def load_values(self, values: Mapping[str, Tensor]) -> None:
+        """Sets the parameters in place."""
+        copy_into(self.parameters, values)
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """The optimizer's live tensors."""
+        return {
+            f"{key}/{name}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state[parameter].items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Through torch's own loading, which puts each tensor where its optimizer wants it."""
+        numbers = {name: number for number, name in enumerate(self._names_in_groups())}
+        by_number: dict[int, dict[str, Tensor]] = {}
+        for path, value in state.items():
+            key, _, name = path.partition("/")
+            by_number.setdefault(numbers[name], {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_number})
+
+    def close(self) -> None:
+        """Drops gradients and DDP's wrapping, whose hooks go with it."""
+        self.forget_gradients()
+        del self.wrapped
+        self.accelerator.free_memory()
+
+    def _names_in_groups(self) -> Iterator[str]:
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        for group in self.optimizer.param_groups:
+            yield from (names[parameter] for parameter in group["params"])

@@ -1,0 +1,43 @@
+import torch
+
+from tombola.training.collate import collate
+
+CPU = torch.device("cpu")
+ROWS = [
+    {"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]},
+    {"input_ids": [9, 10], "labels": [9, 10]},
+]
+
+
+def test_right_padding() -> None:
+    batch = collate(ROWS, pad_token_id=0, padding_side="right", device=CPU)
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8], [9, 10, 0, 0]]
+    assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch.labels.tolist() == [[-100, -100, 7, 8], [-100, 10, -100, -100]]
+    assert batch.predicts_from is not None
+    assert batch.predicts_from.tolist() == [0, 1, 2]
+    assert "position_ids" not in batch.inputs
+
+
+def test_left_padding_numbers_positions_from_the_first_token_and_predicts_nothing_from_padding() -> None:
+    batch = collate(ROWS, pad_token_id=0, padding_side="left", device=CPU)
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8], [0, 0, 9, 10]]
+    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
+    assert batch.labels.tolist() == [[-100, -100, 7, 8], [-100, -100, -100, 10]]
+    assert batch.predicts_from is not None
+    assert batch.predicts_from.tolist() == [1, 2]
+
+
+def test_rows_with_one_label() -> None:
+    rows = [{"input_ids": [5, 6], "label": 2}, {"input_ids": [7], "label": 0}]
+    batch = collate(rows, pad_token_id=1, padding_side="right", device=CPU)
+    assert batch.inputs["input_ids"].tolist() == [[5, 6], [7, 1]]
+    assert batch.labels.tolist() == [2, 0]
+    assert batch.predicts_from is None
+
+
+def test_images() -> None:
+    rows = [{"pixel_values": torch.full((3, 4, 4), float(i)), "label": i} for i in range(2)]
+    batch = collate(rows, pad_token_id=0, padding_side="right", device=CPU)
+    assert batch.inputs["pixel_values"].shape == (2, 3, 4, 4)
+    assert batch.labels.tolist() == [0, 1]
