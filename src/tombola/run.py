@@ -1,0 +1,218 @@
+"""One run, from `runs/<id>/config.json` to a record. The only file that sees every room.
+
+`train.py` composes and checks the config, writes the folder and calls `main` here, once a rank. Every stage looks for
+its own result first, so that the same command goes on where a killed run stopped.
+"""
+
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from rich.console import Console
+from torch import nn
+
+import tombola  # noqa: F401  registers the tuners
+from tombola.evaluation import AnswerFile, answer, evaluation_progress
+from tombola.methods import Method
+from tombola.models import Host, ModelUnavailable, load_host
+from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket
+from tombola.pictures import draw_ticket
+from tombola.sample import divided, spread
+from tombola.tasks import DataError, Example, Task, encode, load_task
+from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ranks, Settings, validation_loss
+from tombola_cli.records import Score
+
+FAILED, REQUEUE = 1, 75  # 75 is sysexits' EX_TEMPFAIL: schedulers take it for "start me again"
+# What a run leaves behind for its own resumption; `force=true` begins without it.
+STATE = ("phases", "checkpoints", "adapter", "checkpoint", "answers", "log.jsonl", FINISHED)
+
+
+def main(folder: Path) -> int:
+    """The exit status: 0 recorded, 1 a user's mistake or a diverged run, 75 stopped by a signal after a checkpoint."""
+    folder = Path(folder)
+    console = Console()
+    # PEFT 0.21 asks transformers 5.23 for a name that it will drop; nothing that a user could do about it.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    try:
+        return Run.of(folder, console).execute()
+    except (DataError, ModelUnavailable) as error:
+        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        return FAILED
+    except Interrupted as stopped:
+        console.print(f"{stopped}", highlight=False, soft_wrap=True)
+        return REQUEUE
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of."""
+
+    folder: Path
+    config: dict[str, Any]
+    settings: Settings
+    task: Task
+    method: Method
+    outcome: Outcome
+    console: Console
+
+    @classmethod
+    def of(cls, folder: Path, console: Console) -> "Run":
+        """The run that `folder` describes. Raises DataError when the task's data cannot be used."""
+        config = read_config(folder)
+        if config["force"] and (folder / FINISHED).exists():
+            _forget(folder)
+        task = load_task(config["task"], role=config["model"]["role"])
+        method = instantiate({key: value for key, value in config["method"].items() if key != "name"}, _convert_="all")
+        settings = Settings(**config["training"], seed=config["seed"])
+        return cls(folder, config, settings, task, method, Outcome.begin(folder, config, task.data_note), console)
+
+    def execute(self) -> int:
+        """Train, save, then evaluate what was saved, draw it and write the record."""
+        if self.task.data_note:
+            self.console.print(f"note: {self.task.data_note}", style="yellow", highlight=False, soft_wrap=True)
+        host = self._host("cpu")
+        if self.settings.base_dropout is not None:
+            set_dropout(host.net, self.settings.base_dropout)
+        trainer = self._trainer(host)
+        try:
+            saved = self._fit(host, trainer)
+            del host  # or two models would be in memory
+            return self._report(saved, trainer)
+        except NonFinite as error:
+            self.console.print(f"diverged: {error}", style="red", highlight=False, soft_wrap=True)
+            if trainer.ranks.first:
+                self.outcome.write("diverged", trainer.histories)
+            return FAILED
+        finally:
+            trainer.close()
+
+    def _host(self, device: str) -> Host:
+        task = self.config["task"]
+        return load_host(
+            self.config["model"], kind=task["kind"], labels=task["labels"], seed=self.settings.seed, device=device
+        )
+
+    def _trainer(self, host: Host) -> AcceleratedTrainer:
+        train, validation = divided(self.task, self.settings)
+        length = self.settings.max_length
+        tokenizer = host.processor
+        validate = self._metric(host, validation) if validation and self.settings.select == "best" else None
+        return AcceleratedTrainer(
+            settings=self.settings,
+            rows=encode(self.task, train, tokenizer, max_length=length, on_cut=self.outcome.rows_cut),
+            run_dir=self.folder,
+            pad_token_id=getattr(tokenizer, "pad_token_id", None) or 0,
+            padding_side=getattr(tokenizer, "padding_side", "right"),
+            launch=self.config["launch"],
+            log=Log.from_config(self.config),
+            validate=validate,
+            console=self.console,
+        )
+
+    def _metric(self, host: Host, examples: Sequence[Example]) -> Callable[[nn.Module], float]:
+        """What the best checkpoint is chosen by: the task's first metric, or the loss where answers are generated."""
+        if self.task.answers_by == "generate":  # generation costs minutes, and LLM-Adapters chose by the loss as well
+            rows = encode(self.task, examples, host.processor, max_length=self.settings.max_length)
+            return lambda model: -validation_loss(model, rows, self.settings, host.processor.pad_token_id)
+        budget, length = self.settings.eval_token_budget, self.settings.max_length
+
+        def metric(model: nn.Module) -> float:
+            answers = answer(model, self.task, examples, host.processor, token_budget=budget, max_length=length)
+            return next(iter(self.task.measure(examples, answers).values()))
+
+        return metric
+
+    def _fit(self, host: Host, trainer: AcceleratedTrainer) -> Path:
+        """The folder of what the method saved, whole or not there."""
+        model = self.method.fit(host, trainer)
+        saved = self.folder / self.method.saved_in
+        if trainer.ranks.first:
+            self.outcome.count(model, host.head)
+            if not saved.exists():
+                part = saved.with_name(f"{saved.name}.part")
+                shutil.rmtree(part, ignore_errors=True)
+                self.method.save(model, part)
+                if self.method.saved_in == "checkpoint":
+                    host.processor.save_pretrained(part)  # a checkpoint is used alone, an adapter with its base
+                part.rename(saved)
+        trainer.accelerator.wait_for_everyone()
+        return saved
+
+    def _report(self, saved: Path, trainer: AcceleratedTrainer) -> int:
+        """Scores, picture and record of the saved model, loaded as a user would load it."""
+        host = self._host(str(trainer.ranks.device))
+        model = self.method.load(host, saved)
+        started = time.perf_counter()
+        scores = self._scores(model, host, checksum(saved), trainer.ranks)
+        seconds = time.perf_counter() - started
+        if trainer.ranks.first:
+            ticket = self._draw(model)
+            self.outcome.write("ok", trainer.histories, scores, ticket, saved, host.provenance, seconds)
+            self._tell(scores)
+        trainer.report({f"{score.split}/{score.metric}": score.value for score in scores})
+        trainer.accelerator.wait_for_everyone()
+        return 0
+
+    def _scores(self, model: nn.Module, host: Host, of: str, ranks: Ranks) -> list[Score]:
+        task, settings = self.task, self.settings
+        tests = {split: spread(examples, settings.max_eval_rows) for split, examples in task.tests().items()}
+        scores = []
+        with evaluation_progress(self.console if ranks.first else Console(quiet=True)) as progress:
+            for split, examples in tests.items():
+                kept = self.folder / "answers" / f"{task.name.replace('/', '_')}-{split}.jsonl"
+                answers = answer(
+                    model,
+                    task,
+                    examples,
+                    host.processor,
+                    token_budget=settings.eval_token_budget,
+                    max_length=settings.max_length,
+                    answers=AnswerFile(kept, of, rank=ranks.rank),
+                    rank=ranks.rank,
+                    world_size=ranks.count,
+                    progress=progress,
+                    label=f"{task.name} {split}",
+                )
+                measured = task.measure(examples, answers)
+                scores += [Score(task.name, split, metric, value, len(examples)) for metric, value in measured.items()]
+        return scores
+
+    def _draw(self, model: nn.Module) -> dict[str, Any]:
+        """The ticket's summary, after drawing it; LoRA is pooled to the grid that BoLA has on this model."""
+        names = [self.config[group]["name"] for group in ("method", "model", "task")]
+        grid = self.config["model"]["grid"]
+        return draw_ticket(
+            model,
+            self.folder / "ticket.png",
+            "{} on {} · {}".format(*names),
+            beside=sibling_ticket(self.folder),
+            grid=(grid["in_divs"], grid["out_divs"]),
+        )
+
+    def _tell(self, scores: Sequence[Score]) -> None:
+        for score in scores:
+            line = f"{score.task} {score.split}: {score.metric} {100 * score.value:.2f} % (n={score.n})"
+            self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(f"record: {self.outcome.written}", highlight=False, soft_wrap=True)
+
+
+def set_dropout(net: nn.Module, rate: float) -> None:
+    """Give every dropout of the frozen model, attention's included, the same rate; an adapter's own comes later."""
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+
+
+def _forget(folder: Path) -> None:
+    """Begin anew: drop what a finished run left for its resumption."""
+    for name in STATE:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""A whole run in this process, on tiny models: from config.json to a record, twice, and after a divergence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tombola import outcome
+from tombola.run import FAILED, main, set_dropout
+from tombola_cli.config.compose import compose
+from tombola_cli.records import read_records, run_id, sources
+from tombola_cli.run_folder import write_config
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Any:
+    def prepare(*words: str) -> Path:
+        fixed = ["training=smoke", f"runs.dir={tmp_path / 'runs'}", f"records.dir={tmp_path / 'records'}"]
+        config = compose([*fixed, *words])
+        found = sources(config)
+        name = run_id(config, found)
+        folder = tmp_path / "runs" / name
+        write_config(folder, run_id=name, config=config, sources=found, command=["train.py", *words])
+        return folder
+
+    return prepare
+
+
+def test_a_run_ends_in_a_record_with_scores_costs_and_provenance(start: Any, tmp_path: Path) -> None:
+    folder = start("model=tiny_roberta", "method=bola")
+    assert main(folder) == 0
+    (record,) = read_records(tmp_path / "records")
+    assert record.status == "ok"
+    assert [(one.task, one.split, one.metric, one.n) for one in record.scores] == [
+        ("textual_digits", "test", "accuracy", 4)
+    ]
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    assert record.cost["stored_bytes"] == adapter.stat().st_size
+    assert record.cost["trainable"] > 0
+    assert record.cost["head"] > 0
+    assert record.cost["steps"] == 3
+    assert set(record.cost["seconds"]) == {"train", "evaluation"}
+    assert record.ticket["unique_blocks"] <= record.ticket["candidates"]
+    assert (folder / "ticket.png").stat().st_size > 1000
+    assert str(tmp_path) not in json.dumps(record.provenance)
+
+
+def test_equal_trainable_numbers_for_lora_and_bola_in_the_demo() -> None:
+    """`make demo` compares adapters of one size: BoLA's count equals LoRA's where in_divs * out_divs is the width."""
+    configs = {name: compose(["training=demo", f"method={name}"]) for name in ("lora", "bola")}
+    lora, bola = (configs[name]["method"]["config"] for name in ("lora", "bola"))
+    width = configs["bola"]["model"]["architecture"]["hidden_size"]
+    assert bola["in_divs"] * bola["out_divs"] == width
+    assert bola["k"] == lora["r"]
+    assert bola["target_modules"] == lora["target_modules"]
+
+
+def test_forced_again_begins_anew_and_keeps_the_first_record(start: Any, tmp_path: Path) -> None:
+    folder = start("model=tiny_llama", "method=lora")
+    assert main(folder) == 0
+    first = outcome.checksum(folder / "adapter")
+    log = (folder / "log.jsonl").read_text()
+    folder = start("model=tiny_llama", "method=lora", "force=true")
+    assert main(folder) == 0
+    assert outcome.checksum(folder / "adapter") == first
+    assert len((folder / "log.jsonl").read_text().splitlines()) == len(log.splitlines())
+    assert len(read_records(tmp_path / "records")) == 2
+
+
+def test_a_diverged_run_is_a_record_with_that_status(start: Any, tmp_path: Path, capsys: Any) -> None:
+    folder = start("model=tiny_llama", "method=lora", "training.lr=1e30", "training.warmup_ratio=0")
+    assert main(folder) == FAILED
+    (record,) = read_records(tmp_path / "records")
+    assert record.status == "diverged"
+    assert record.scores == []
+    assert "training.lr" in capsys.readouterr().out
+
+
+def test_a_users_mistake_is_one_line_and_no_record(start: Any, tmp_path: Path, capsys: Any) -> None:
+    folder = start("model=tiny_llama", "method=lora", "training.validation_rows=5000")
+    assert main(folder) == FAILED
+    assert "validation_rows=5000" in capsys.readouterr().out
+    assert read_records(tmp_path / "records") == []
+
+
+def test_the_best_checkpoint_is_chosen_by_the_tasks_metric_or_the_loss(start: Any, tmp_path: Path) -> None:
+    for model in ("tiny_roberta", "tiny_llama"):
+        folder = start(
+            f"model={model}", "training.select=best", "training.validation_rows=8", "training.validate_every=1"
+        )
+        assert main(folder) == 0
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        values = [line["validation"] for line in lines if "validation" in line]
+        assert len(values) == 3
+        assert all(value < 0 for value in values) == (model == "tiny_llama")
+
+
+def test_the_frozen_models_dropout_can_be_switched_off() -> None:
+    net = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.3)))
+    set_dropout(net, 0.0)
+    assert [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)] == [0.0, 0.0]
