@@ -7,8 +7,8 @@ Import it before `PeftModel.from_pretrained` too, in every process that loads an
 `KeyError: 'BOLA'`.
 """
 
-from tombola.adapters import BolaConfig, BolaModel
+from tombola.adapters import BolaConfig, BolaModel, RosaConfig, RosaModel, SparseDeltaConfig, SparseDeltaModel
 
 __version__ = "0.1.0"
 
-__all__ = ["BolaConfig", "BolaModel", "__version__"]
+__all__ = ["BolaConfig", "BolaModel", "RosaConfig", "RosaModel", "SparseDeltaConfig", "SparseDeltaModel", "__version__"]

@@ -17,8 +17,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from tombola import BolaConfig
-from tombola.adapters import BolaLinear
+from tombola import BolaConfig, SparseDeltaConfig
+from tombola.adapters import BolaLinear, sparse_layers
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 WORDS = 40
@@ -63,6 +63,13 @@ def bola(model: PreTrainedModel, **settings: object) -> PeftModel:
     return get_peft_model(model, BolaConfig(**{"k": 4, **settings}))
 
 
+def sparse(model: torch.nn.Module, **settings: object) -> PeftModel:
+    """The model with a SparseDelta adapter, of a tenth of each weight unless the settings say otherwise."""
+    if not {"count", "density", "support"} & settings.keys():
+        settings["density"] = 0.1
+    return get_peft_model(model, SparseDeltaConfig(**settings))
+
+
 def layers(model: torch.nn.Module) -> list[BolaLinear]:
     return [module for module in model.modules() if isinstance(module, BolaLinear)]
 
@@ -78,3 +85,13 @@ def shake(model: torch.nn.Module, name: str = "default", seed: int = 3) -> None:
 
 def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def shake_sparse(model: torch.nn.Module, name: str = "default", seed: int = 3) -> None:
+    """Gives the values and gates of a SparseDelta adapter content, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in sparse_layers(model).values():
+        for leaves in (layer.sparse_delta_values, layer.sparse_delta_gate):
+            if name in leaves:
+                weight = leaves[name].weight
+                weight.data.copy_(torch.randn(weight.shape, generator=generator, dtype=torch.float64))

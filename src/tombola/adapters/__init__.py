@@ -4,7 +4,34 @@ from tombola.adapters.bola import BolaModel
 from tombola.adapters.bola_config import BolaConfig
 from tombola.adapters.bola_layer import BolaLinear
 from tombola.adapters.register import register_tuner
+from tombola.adapters.rosa import RosaModel, rosa_entries, rosa_layers, write_rosa_counts
+from tombola.adapters.rosa_config import RosaConfig
+from tombola.adapters.rosa_layer import RosaLinear
+from tombola.adapters.sparse_delta import SparseDeltaModel
+from tombola.adapters.sparse_delta_access import awake, sparse_layers, values_parameter, write_counts
+from tombola.adapters.sparse_delta_config import SparseDeltaConfig
+from tombola.adapters.sparse_delta_layer import SparseDeltaLinear
 
 register_tuner("bola", BolaConfig, BolaModel)
+register_tuner("sparse_delta", SparseDeltaConfig, SparseDeltaModel)
+register_tuner("rosa", RosaConfig, RosaModel)
 
-__all__ = ["BolaConfig", "BolaLinear", "BolaModel", "register_tuner"]
+__all__ = [
+    "BolaConfig",
+    "BolaLinear",
+    "BolaModel",
+    "RosaConfig",
+    "RosaLinear",
+    "RosaModel",
+    "SparseDeltaConfig",
+    "SparseDeltaLinear",
+    "SparseDeltaModel",
+    "awake",
+    "register_tuner",
+    "rosa_entries",
+    "rosa_layers",
+    "sparse_layers",
+    "values_parameter",
+    "write_counts",
+    "write_rosa_counts",
+]

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from peft import PeftConfig
 from peft.utils import PeftType
 
+from tombola.adapters.layer_choice import check_choice, prepare_layer_choice, with_sorted_sets
 from tombola.adapters.ops.selection import Magnitude
 
 
@@ -47,27 +47,13 @@ class BolaConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType["BOLA"]
-        # PEFT matches names against sets; a set also makes the order of the list irrelevant.
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
-        if isinstance(self.exclude_modules, list):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
-        _check_magnitude(self.magnitude)
+        prepare_layer_choice(self)
+        check_choice("magnitude", self.magnitude, get_args(Magnitude))
         _check_counts(self)
-        _check_layers(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; sets as sorted lists, so that equal configs are saved as equal bytes."""
-        return {key: sorted(value) if isinstance(value, set) else value for key, value in super().to_dict().items()}
-
-
-def _check_magnitude(magnitude: str) -> None:
-    known = get_args(Magnitude)
-    if magnitude in known:
-        return
-    near = get_close_matches(str(magnitude), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"magnitude={magnitude!r} is unknown: it must be one of {', '.join(known)}{hint}")
+        return with_sorted_sets(super().to_dict())
 
 
 def _check_counts(config: BolaConfig) -> None:
@@ -86,13 +72,3 @@ def _check_counts(config: BolaConfig) -> None:
         raise ValueError(f"dropout={config.dropout!r}: it must be at least 0 and below 1")
     if config.score_init_a < 0:
         raise ValueError(f"score_init_a={config.score_init_a!r}: it must be at least 0")
-
-
-def _check_layers(config: BolaConfig) -> None:
-    if config.layers_pattern and config.layers_to_transform is None:
-        raise ValueError("layers_pattern is given without layers_to_transform: say which layers, e.g. [0, 1]")
-    if isinstance(config.target_modules, str) and config.layers_to_transform is not None:
-        raise ValueError(
-            "layers_to_transform needs target_modules to be a list of names; "
-            f"target_modules={config.target_modules!r} is a pattern, which can say the layers itself"
-        )

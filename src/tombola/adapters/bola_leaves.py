@@ -1,21 +1,14 @@
-"""The two modules that hold an adapter's numbers: leaves with one `weight` each, which any sharding engine can hold.
-
-FSDP, ZeRO-3 and CPU offloading bring a parameter whole to its own module's forward, and again to that module's
-backward, and nowhere else. So the layer calls these modules and never reads their `weight` in a forward, and the whole
-computation happens inside the values' forward.
-"""
-
-from collections.abc import Callable
-from typing import Any
+"""The two modules that hold an adapter's numbers: leaves that compute in their own forward (see `WideLeaf`)."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tombola.adapters.ops import bola_additive, bola_borrowed
+from tombola.adapters.wide import WideLeaf, at_least_float32
 
 
-class BolaScores(nn.Module):
+class BolaScores(WideLeaf):
     """Scores of k candidates over the n x m cells, float32 at least whatever the model is cast to.
 
     The margins between the best scores are about 1e-4 of their size, below what bfloat16 resolves.
@@ -28,30 +21,7 @@ class BolaScores(nn.Module):
 
     def forward(self) -> Float[Tensor, "k n m"]:
         """The scores, as a copy where an engine takes them away again once this returns."""
-        partitioned = hasattr(self.weight, "ds_id")  # ZeRO-3
-        # FSDP1 puts a view of its flat parameter here, FSDP2 wraps the leaf by giving it a class of its own.
-        sharded = type(self.weight) is not nn.Parameter or type(self) is not BolaScores
-        return self.weight.clone() if partitioned or sharded else self.weight
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BolaScores":
-        """What `.to()`, `.half()` and `.bfloat16()` call: moves as told, but never narrows.
-
-        What an engine has narrowed behind the module's back (DeepSpeed's bf16 assigns `data`) stays so: ZeRO-3 refuses
-        trainable parameters of several types.
-        """
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if _is_narrow(moved) and not _is_narrow(tensor) else moved
-
-        return super()._apply(move, recurse)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Widens a 16-bit checkpoint, which `assign=True` would otherwise put in place as it is."""
-        key = prefix + "weight"
-        if key in state_dict:
-            state_dict[key] = _at_least_float32(state_dict[key])
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        return self.lent()
 
     def extra_repr(self) -> str:
         """Shape of the scores."""
@@ -75,7 +45,7 @@ class BolaValues(nn.Module):
         bias: Float[Tensor, "out"] | None = None,
     ) -> Float[Tensor, "*batch out"]:
         """The delta's product with x; with a weight to borrow, the base layer's output included."""
-        scores = _at_least_float32(scores)
+        scores = at_least_float32(scores)
         if borrow is None:
             return bola_additive(x, scores, self.weight, self.alpha, self.magnitude)
         return bola_borrowed(x, borrow, bias, scores, self.weight, self.alpha, self.magnitude)
@@ -83,12 +53,3 @@ class BolaValues(nn.Module):
     def extra_repr(self) -> str:
         """Shape of the blocks and how they are scaled."""
         return f"{', '.join(map(str, self.weight.shape))}, alpha={self.alpha}, magnitude={self.magnitude}"
-
-
-def _is_narrow(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.itemsize < 4
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor, widened where an engine has cast it (DeepSpeed's bf16, FSDP1's mixed precision)."""
-    return tensor.float() if _is_narrow(tensor) else tensor

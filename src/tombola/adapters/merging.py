@@ -1,4 +1,4 @@
-"""Writing blocks into a base weight and taking them out again without a trace."""
+"""Writing a delta into a base weight and taking it out again without a trace."""
 
 from dataclasses import dataclass
 
@@ -6,45 +6,47 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tombola.adapters.ops.lines import at_lines
+
 
 @dataclass(frozen=True)
 class Merge:
     """What a merge overwrote, so that unmerging is exact where subtracting would drift."""
 
-    cells: Int[Tensor, "u"]
-    grid: tuple[int, int]
-    originals: Float[Tensor, "u r c"]
+    lines: Int[Tensor, "l"]
+    width: int
+    originals: Float[Tensor, "l w"]
 
 
 @torch.no_grad()
-def add_blocks(
+def add_delta(
     layer: nn.Module,
     delta: Float[Tensor, "out in"],
-    cells: Int[Tensor, "u"],
-    grid: tuple[int, int],
+    lines: Int[Tensor, "l"],
+    width: int,
     name: str,
     *,
     check: bool,
 ) -> Merge:
-    """Adds the delta's blocks at those cells to the layer's weight, in the wider of the two types.
+    """Adds the delta to the layer's weight at those lines of `width` numbers, in the wider of the two types.
 
     Raises ValueError for a quantised or sharded weight and, with `check`, for a sum that is not finite.
     """
-    weight = _plain_weight(layer)
-    blocks, where = _blocks(weight, grid), _where(cells, grid)
-    originals = blocks[where]
-    sums = (originals + _blocks(delta.to(weight.device), grid)[where]).to(weight.dtype)
+    weight, where = at_lines(_plain_weight(layer), lines, width)
+    originals = weight[where]
+    sums = (originals + at_lines(delta.to(weight.device), lines, width)[0][where]).to(weight.dtype)
     if check and not torch.isfinite(sums).all():
         raise ValueError(f"merging the adapter {name!r} would put NaN or infinity into the weights: it is broken")
-    blocks[where] = sums
-    return Merge(cells, grid, originals)
+    weight[where] = sums
+    return Merge(lines, width, originals)
 
 
 @torch.no_grad()
 def put_back(layer: nn.Module, merge: Merge) -> None:
-    """Restores the blocks that a merge overwrote."""
-    weight = _plain_weight(layer)
-    _blocks(weight, merge.grid)[_where(merge.cells, merge.grid)] = merge.originals.to(weight)
+    """Restores the lines that a merge overwrote."""
+    plain = _plain_weight(layer)
+    weight, where = at_lines(plain, merge.lines.to(plain.device), merge.width)
+    weight[where] = merge.originals.to(weight)
 
 
 def _plain_weight(layer: nn.Module) -> Float[Tensor, "out in"]:
@@ -61,13 +63,3 @@ def _plain_weight(layer: nn.Module) -> Float[Tensor, "out in"]:
             "load the base model in float32 or bfloat16, load the adapter onto it, and merge there"
         )
     return weight.data
-
-
-def _blocks(weight: Float[Tensor, "out in"], grid: tuple[int, int]) -> Float[Tensor, "m n r c"]:
-    n, m = grid
-    return weight.unflatten(1, (n, -1)).unflatten(0, (m, -1)).transpose(1, 2)
-
-
-def _where(cells: Int[Tensor, "u"], grid: tuple[int, int]) -> tuple[Int[Tensor, "u"], Int[Tensor, "u"]]:
-    _, m = grid
-    return cells % m, cells // m

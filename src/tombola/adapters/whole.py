@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 @contextmanager
-def whole(*parameters: Tensor, dims: int) -> Iterator[tuple[Tensor, ...]]:
-    """The parameters in one piece each, for reading inside the block.
+def whole(*parameters: Tensor, dims: int, numel: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """The parameters in one piece each, of `dims` dimensions and `numel` numbers, for reading inside the block.
 
     Under ZeRO-3 and FSDP2 this gathers them, so every rank must come here. Raises ValueError where that is not possible
     from here (FSDP1).
@@ -22,7 +22,8 @@ def whole(*parameters: Tensor, dims: int) -> Iterator[tuple[Tensor, ...]]:
     pieces = tuple(p.full_tensor() if hasattr(p, "full_tensor") else p for p in parameters)
     for piece in pieces:
         # FSDP1 leaves either a flat shard or a whole view whose memory it has freed.
-        if piece.dim() != dims or (not piece.is_meta and piece.untyped_storage().nbytes() == 0):
+        other = piece.dim() != dims or numel not in (None, piece.numel())
+        if other or (piece.numel() and not piece.is_meta and piece.untyped_storage().nbytes() == 0):
             raise ValueError(
                 "an adapter's weight is not whole on this process: wrap the call in "
                 "FullyShardedDataParallel.summon_full_params(model), or save the adapter and load it on one process"

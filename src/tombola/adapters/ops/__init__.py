@@ -1,8 +1,21 @@
-"""Exact sparse forward and backward of BoLA as plain tensor functions; no PEFT here."""
+"""Exact sparse forward and backward as plain tensor functions; no PEFT here."""
 
 from tombola.adapters.ops.additive import bola_additive
 from tombola.adapters.ops.borrowed import bola_borrowed
 from tombola.adapters.ops.delta import bola_delta
 from tombola.adapters.ops.selection import selected_blocks
+from tombola.adapters.ops.sparse_additive import sparse_additive
+from tombola.adapters.ops.sparse_borrowed import sparse_borrowed
+from tombola.adapters.ops.sparse_support import Support, scaled, scattered
 
-__all__ = ["bola_additive", "bola_borrowed", "bola_delta", "selected_blocks"]
+__all__ = [
+    "Support",
+    "bola_additive",
+    "bola_borrowed",
+    "bola_delta",
+    "scaled",
+    "scattered",
+    "selected_blocks",
+    "sparse_additive",
+    "sparse_borrowed",
+]

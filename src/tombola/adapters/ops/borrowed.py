@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tombola.adapters.ops.gradients import adapter_gradients
+from tombola.adapters.ops.lines import block_lines
 from tombola.adapters.ops.precision import autocast_dtype, without_autocast
 from tombola.adapters.ops.selection import Draw, draw_blocks
 
@@ -57,7 +58,7 @@ class _Borrowed(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         draw = draw_blocks(scores, alpha, magnitude)
-        lines = block_lines(draw, values.shape[1])
+        lines = block_lines(draw.from_output, draw.from_input, values.shape[1], draw.grid[0])
         ctx.save_for_backward(x, values, lines, *draw[:5])
         ctx.weight, ctx.dtype = weight, dtype  # the weight is not saved: it is written to before backward asks for it
         ctx.rest = draw[5:]
@@ -80,13 +81,6 @@ class _Borrowed(torch.autograd.Function):
             for_scores, for_values = adapter_gradients(x.reshape(-1, x.shape[-1]), flat_grad, values, draw, needs[3:5])
         for_bias = flat_grad.sum(0) if needs[2] else None
         return for_x, None, for_bias, for_scores, for_values, None, None, None
-
-
-def block_lines(draw: Draw, rows: int) -> Int[Tensor, "k_times_r"]:
-    """Where the drawn blocks' rows are, in a weight seen as the lines (out * n, c) of one block's width."""
-    n, _ = draw.grid
-    first = torch.add(draw.from_input, draw.from_output, alpha=rows * n)
-    return (first[:, None] + torch.arange(0, rows * n, n, device=first.device)).flatten()
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""Gradients of a sparse delta's values and gate: `G = Gy^T X` at the support, with delta = scale * gate * values.
+
+For elements, and for tiles that are many or small, `G` is one dense product, which is gathered from and freed.
+
+Precision: `G` is a product in the activations' dtype (summed in float32 or wider inside, then rounded to that dtype);
+what follows is in the values' dtype, float32 at least.
+"""
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from tombola.adapters.ops.sparse_support import Support, take
+from tombola.adapters.ops.sparse_tiles import tile_gradients, tiles_pay
+
+
+def sparse_gradients(
+    x: Float[Tensor, "t in"],
+    grad: Float[Tensor, "t out"],
+    values: Float[Tensor, "u *tile"],
+    gate: Float[Tensor, "1"] | None,
+    scale: float,
+    support: Support,
+    needed: tuple[bool, bool],
+) -> tuple[Shaped[Tensor, "u *tile"] | None, Shaped[Tensor, "1"] | None]:
+    """Gradients of (values, gate), None where not needed."""
+    for_values, for_gate = needed
+    if not any(needed):
+        return None, None
+    if values.numel() == 0:
+        return torch.zeros_like(values) if for_values else None, torch.zeros_like(gate) if for_gate else None
+    at_support = tile_gradients(x, grad, support) if tiles_pay(support) else take(grad.t() @ x, support)
+    at_support = at_support.to(torch.promote_types(values.dtype, torch.float32))
+    along = None
+    if for_gate and gate is not None:
+        product = torch.dot(at_support.flatten(), values.flatten().to(at_support.dtype))
+        along = (scale * product).to(gate.dtype).view_as(gate)
+    if not for_values:
+        return None, along
+    factor: Tensor | float = scale if gate is None else scale * gate.detach().to(at_support.dtype)
+    return (at_support if factor == 1.0 else at_support.mul_(factor)).to(values.dtype), along

@@ -1,0 +1,24 @@
+"""Which coordinates a delta gets: scores and draws, as pure functions of tensors."""
+
+from tombola.tickets.draw import draw, random_support, top_k
+from tombola.tickets.drop import kept_layers
+from tombola.tickets.measure import density, origins, overlap
+from tombola.tickets.regrow import drop_fraction, grow_and_drop
+from tombola.tickets.score import SCORES, as_tiles, block_sums, score, sign_stable
+
+__all__ = [
+    "SCORES",
+    "as_tiles",
+    "block_sums",
+    "density",
+    "draw",
+    "drop_fraction",
+    "grow_and_drop",
+    "kept_layers",
+    "origins",
+    "overlap",
+    "random_support",
+    "score",
+    "sign_stable",
+    "top_k",
+]
