@@ -9,7 +9,9 @@ from peft import LoraConfig, get_peft_model
 import tombola
 from tombola.models.architecture import AUTO_CLASS, head_options, net_config
 from tombola.models.counts import Inputs
-from tombola.models.memory import Load, Memory, activation_bytes, estimate, input_bytes, layer_bytes
+from tombola.models.memory import STATE_BYTES, Load, Memory, activation_bytes, estimate, input_bytes, layer_bytes
+from tombola.training import Settings
+from tombola.training.optimizer import build_optimizer
 
 ROWS, LENGTH = 2, 48
 QKVUD = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
@@ -65,7 +67,7 @@ def bola(net):
 
 
 def load(inputs: tuple[int, int], **fields: Any) -> Load:
-    usual = {"frozen": 1, "trainable": 1, "tokens": 1, "row_tokens": LENGTH, "cast": False, "dropout": False}
+    usual = {"frozen": 1, "trainable": 1, "half": 0, "tokens": 1, "row_tokens": LENGTH, "cast": False, "dropout": False}
     return Load(**usual | fields, inputs=Inputs(*inputs))
 
 
@@ -132,12 +134,31 @@ def test_each_stage_splits_its_parts_over_the_ranks(model_of, training, kind, sp
     )
 
 
-@pytest.mark.parametrize(("optimizer", "states"), [("adamw", 2), ("rmsprop", 1), ("sgd", 0)])
-def test_the_optimizer_keeps_its_states(model_of, training, optimizer, states):
-    made = estimate(
-        model_of("llama3_8b"), training | {"optimizer": optimizer}, {"kind": "single", "nproc": 1}, load((0, 0))
-    )
-    assert made.optimizer == states * 4
+STATES = {"adamw": 8, "adamw_8bit": 2 + 8 / 256, "adamw_per_entry": 12, "rmsprop": 4, "sgd": 0}
+
+
+@pytest.mark.parametrize("optimizer", STATES)
+@pytest.mark.parametrize("half", [0, 512])
+def test_the_optimizer_keeps_its_states(model_of, training, optimizer, half):
+    step = load((0, 0), trainable=512, half=half)
+    made = estimate(model_of("llama3_8b"), training | {"optimizer": optimizer}, {"kind": "single", "nproc": 1}, step)
+    assert made.optimizer == STATES[optimizer] * 512
+
+
+def test_bfloat16_values_and_gradients_are_half_as_large(model_of, training):
+    step = load((0, 0), frozen=0, trainable=100, half=60)
+    made = estimate(model_of("llama3_8b"), training, {"kind": "single", "nproc": 1}, step)
+    assert (made.weights, made.gradients) == (60 * 2 + 40 * 4, 60 * 2 + 40 * 4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_per_entry", "rmsprop", "sgd"])
+def test_an_optimizer_really_keeps_so_much(optimizer):
+    parameter = torch.nn.Parameter(torch.zeros(64, 64))
+    made = build_optimizer({"weight": parameter}, Settings(optimizer=optimizer))
+    parameter.grad = torch.ones_like(parameter)
+    made.step()
+    kept = sum(value.nbytes for value in made.state[parameter].values() if value is not None and value.ndim)
+    assert kept == STATE_BYTES[optimizer] * parameter.numel()
 
 
 def test_full_finetuning_computes_in_float32_unless_autocast(model_of, training):

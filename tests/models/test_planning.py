@@ -205,3 +205,59 @@ def test_the_rendered_plan_shows_the_numbers(planned):
     text = captured.get()
     for shown in ("294,912 trainable parameters", "592,130", "query", "weights", "optimizer", "1,605 optimizer steps"):
         assert shown in text
+
+
+DIGITS = {"name": "textual_mnist", "kind": "generate", "labels": 0, "rows": {"train": 59400}, "tokens": {"train": 860}}
+SMOL = [*QKVUD, "o_proj", "gate_proj"]
+
+
+def gated(**fields: Any) -> dict[str, Any]:
+    """RIGSA's dense gated delta."""
+    return adapter("tombola.SparseDeltaConfig", target_modules=SMOL, support="full", gate=True, **fields)
+
+
+def test_rigsa_fits_one_24_gb_card_with_some_settings(planned):
+    made = planned(gated(), "smollm2_1b7", DIGITS, mixed_precision="bf16")
+    assert (made.trainable - made.gates, made.gates) == (1_610_612_736, 7 * 24)
+    fits = {(one.values_dtype, one.optimizer, one.gradient_checkpointing): one.fits for one in made.settings}
+    assert len(fits) == 8
+    assert not fits["float32", "adamw", False]
+    assert not fits["float32", "adamw", True]
+    assert fits["float32", "adamw_8bit", True]
+    assert fits["bfloat16", "adamw_8bit", True]
+    # by hand: base and values in bfloat16, gradients, two moments of a byte and their blocks' largest
+    tight = next(one.memory for one in made.settings if one.fits and one.values_dtype == "bfloat16")
+    assert tight.weights + tight.gradients == pytest.approx(2 * (1.711e9 + 2 * 1.611e9), rel=1e-3)
+    assert tight.optimizer == pytest.approx(1.611e9 * (2 + 8 / 256), rel=1e-3)
+
+
+def test_a_setting_that_is_chosen_is_the_plan_s_own(planned):
+    first = planned(gated(), "smollm2_1b7", DIGITS)
+    for one in first.settings:
+        fields = {"optimizer": one.optimizer, "gradient_checkpointing": one.gradient_checkpointing}
+        chosen = planned(gated(values_dtype=one.values_dtype), "smollm2_1b7", DIGITS, **fields)
+        assert chosen.memory == one.memory
+        assert chosen.settings == first.settings
+
+
+def test_the_settings_are_rendered_with_what_to_type(planned):
+    console = Console(width=200, no_color=True)
+    with console.capture() as captured:
+        console.print(planned(gated(), "smollm2_1b7", DIGITS).render())
+    text = captured.get()
+    assert "fits 24 GB?" in text
+    assert (
+        "for the first that fits type method.config.values_dtype=float32 training.optimizer=adamw_8bit "
+        "training.gradient_checkpointing=true"
+    ) in text
+
+
+def test_small_deltas_others_and_zero_get_no_settings(planned):
+    assert (
+        planned(
+            gated() | {"config": gated()["config"] | {"support": "random", "count": 100}}, "smollm2_1b7", DIGITS
+        ).settings
+        == ()
+    )
+    assert planned(lora(SMOL, 1024), "smollm2_1b7", DIGITS).settings == ()
+    assert planned(gated(), "smollm2_1b7", DIGITS, launch={"kind": "zero2", "nproc": 2}).settings == ()

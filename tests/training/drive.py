@@ -6,6 +6,7 @@ prints their exit statuses as JSON.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from tests.training import killing
 from tests.training.tiny import adapted, rows
 from torch import nn
 
-from tombola.training import AcceleratedTrainer, Interrupted, Settings, zero
+from tombola.training import AcceleratedTrainer, Interrupted, Settings, Window, zero
 from tombola.training.random_state import derived_seed
 
 DEFAULTS: dict[str, Any] = {
@@ -48,6 +49,19 @@ def noise(model: nn.Module) -> float:
     return derived_seed(round(total, 9)) % 1000
 
 
+def train_in_windows(trainer: AcceleratedTrainer, model: nn.Module, cuts: list[int], hooks: list[Any]) -> None:
+    """One training in several phases, each from the optimizer state of the one before, and a note after each."""
+    total, state = trainer.total_steps(), None
+    for first, last in itertools.pairwise([0, *cuts, total]):
+        phase = f"from-{first}"
+        window = Window("whole", first, total)
+        trainer.train(
+            model, phase=phase, steps=last - first, window=window, hooks=hooks, optimizer=state, keep_optimizer=True
+        )
+        state = trainer.optimizer_state(phase)
+        trainer.note(phase, {"sum": sum(float(value.double().sum()) for value in state.values())})
+
+
 def run(spec: dict[str, Any]) -> int:
     """Does a job and returns its exit status: 0, or 75 when a signal has stopped it."""
     zero.PERSISTENT_ELEMENTS = 0  # every parameter of the tiny model is really partitioned
@@ -63,8 +77,12 @@ def run(spec: dict[str, Any]) -> int:
         if spec.get("terminate"):
             killing.terminate(*spec["terminate"])
     try:
-        for phase in spec.get("phases", ["train"]):
-            trainer.train(model, phase=phase, hooks=[Jitter()] if spec.get("jitter") else ())
+        hooks = [Jitter()] if spec.get("jitter") else []
+        if "cuts" in spec:
+            train_in_windows(trainer, model, spec["cuts"], hooks)
+        else:
+            for phase in spec.get("phases", ["train"]):
+                trainer.train(model, phase=phase, hooks=hooks)
     except Interrupted:
         return 75
     if trainer.ranks.first:

@@ -104,6 +104,18 @@ def test_every_moment_on_two_ranks(repository: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.recipe
+@pytest.mark.parametrize("ranks", [{}, {"kind": "ddp", "nproc": 2}])
+def test_every_window_of_a_training_goes_on(repository: Path, tmp_path: Path, ranks: dict[str, Any]) -> None:
+    job = {**JOB, **ranks, "cuts": [1, 5], "settings": {"validate_every": 4}}
+    kills = [
+        ("forward", 1), ("after the optimizer step", 1), ("after the optimizer step", 2), ("optimizer step", 7),
+        ("finishing", 1), ("finished", 1), ("finished", 2), ("saving, a file written", 4), ("log line", 6),
+        ("log line", 2), ("half a log line", 9),
+    ]  # fmt: skip
+    kill_and_resume(repository, tmp_path, job, kills)
+
+
+@pytest.mark.recipe
 def test_kills_from_outside_whenever(repository: Path, tmp_path: Path) -> None:
     undisturbed, run_dir = str(tmp_path / "undisturbed"), str(tmp_path / "killed")
     delays = [0.3 + 0.15 * number for number in range(12)]

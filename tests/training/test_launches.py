@@ -35,13 +35,13 @@ def largest_differences(one: Path, other: Path) -> dict[str, float]:
     return largest
 
 
-def launch(repository: Path, kind: str, folder: Path) -> Path:
+def launch(repository: Path, kind: str, folder: Path, jobs: str = "launches") -> Path:
     """The folder with the results of every job under a launch."""
     folder.mkdir(parents=True)
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     environment |= {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
     ranks = [] if kind == "single" else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, "-W", "ignore", *ranks, "-m", "tests.training.launches", kind, str(folder)]
+    command = [sys.executable, "-W", "ignore", *ranks, "-m", f"tests.training.{jobs}", kind, str(folder)]
     done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
     return folder

@@ -27,14 +27,17 @@ def test_a_schedule_that_needs_more_than_steps_is_refused(name: str) -> None:
         build_schedule(Settings(schedule=name), 10)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("sgd", "SGD"), ("rmsprop", "RMSprop")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adamw", "AdamW"), ("adamw_per_entry", "AdamWPerEntry"), ("sgd", "SGD"), ("rmsprop", "RMSprop")],
+)
 def test_the_settings_reach_the_optimizer(name: str, kind: str) -> None:
     settings = Settings(optimizer=name, lr=0.5, betas=[0.8, 0.9], eps=1e-5)
     optimizer = build_optimizer(dict(nn.Linear(2, 2).named_parameters()), settings)
     assert type(optimizer).__name__ == kind
     assert optimizer.defaults["lr"] == 0.5
     assert len(optimizer.param_groups) == 1
-    if name == "adamw":
+    if name.startswith("adamw"):
         assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.8, 0.9), 1e-5)
 
 
@@ -42,6 +45,19 @@ def test_weight_decay_spares_vectors() -> None:
     layer = nn.Linear(2, 2)
     groups = build_optimizer(dict(layer.named_parameters()), Settings(weight_decay=0.1)).param_groups
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.1, [2]), (0.0, [1])]
+
+
+def test_weight_decay_is_on_values_and_gates_of_sparse_adapters() -> None:
+    names = [
+        "sparse_delta_values.default",
+        "sparse_delta_gate.default",
+        "rosa_values.default",
+        "modules_to_save.default",
+    ]
+    parameters = {f"layer.{name}.weight": nn.Parameter(torch.zeros(1)) for name in names}
+    parameters["layer.sparse_delta_values.default.weight"] = nn.Parameter(torch.zeros(5))
+    groups = build_optimizer(parameters, Settings(weight_decay=1.0)).param_groups
+    assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(1.0, 3), (0.0, 1)]
 
 
 def test_a_group_without_parameters_is_left_out() -> None:

@@ -17,7 +17,11 @@ def test_an_unknown_field_names_the_class() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("optimizer", "adam", r"training.optimizer must be one of adamw, sgd, rmsprop. Got 'adam'"),
+        (
+            "optimizer",
+            "adam",
+            r"training.optimizer must be one of adamw, adamw_8bit, adamw_per_entry, sgd, rmsprop. Got 'adam'",
+        ),
         ("mixed_precision", "fp16", r"training.mixed_precision must be one of no, bf16"),
         ("non_finite", "ignore", r"training.non_finite must be one of stop, skip, rewind"),
         ("select", "first", r"training.select must be one of last, best"),

@@ -85,7 +85,9 @@ def _adapter_kind(name: str, adapted: Adapted, paths: list[str]) -> Kind:
     layers: list[Any] = [adapted.layers[path] for path in paths]
     trainable = _size(parameter for layer in layers for parameter in _own(layer, gates=False))
     base = _size(parameter for layer in layers for parameter in layer.get_base_layer().parameters())
-    return Kind(name, len(layers), trainable, sum(adapted.stored.get(path, 0) for path in paths), base)
+    stored = sum(adapted.stored.get(path, 0) for path in paths)
+    gates = _size(parameter for layer in layers for parameter in _own(layer, gates=True))  # a kind of their own
+    return Kind(name, len(layers), trainable, stored - gates, base)
 
 
 def _own(layer: nn.Module, *, gates: bool) -> Iterator[nn.Parameter]:

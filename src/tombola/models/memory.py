@@ -14,7 +14,9 @@ from tombola.models.counts import Inputs
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOAT32 = 4
-STATES = {"adamw": 2, "rmsprop": 1, "sgd": 0}  # numbers that the optimizer keeps for each trained one
+MAXIMA = 2 * FLOAT32 / 256  # 8-bit moments come in blocks of 256 with their largest number each
+# What the optimizer keeps for each trained number: moments and ages in float32, whatever the number is in.
+STATE_BYTES = {"adamw": 8, "adamw_8bit": 2 + MAXIMA, "adamw_per_entry": 12, "rmsprop": 4, "sgd": 0}
 STAGE = {"single": 0, "ddp": 0, "zero2": 2, "zero3": 3}  # ZeRO: 2 splits gradients and optimizer, 3 the weights too
 
 
@@ -39,6 +41,7 @@ class Load:
 
     frozen: int
     trainable: int
+    half: int  # of the trainable ones those that are bfloat16, gradients too
     tokens: int
     row_tokens: int
     inputs: Inputs  # of the trained linear layers; none are: only the head is, and no layer keeps anything
@@ -47,16 +50,17 @@ class Load:
 
 
 def estimate(model: Mapping[str, Any], training: Mapping[str, Any], launch: Mapping[str, Any], load: Load) -> Memory:
-    """Peak bytes: weights in the model's dtype, all that is trained in float32, each split as the ZeRO stage does."""
+    """Peak bytes: weights in the model's dtype, what is trained in its own, each split as the ZeRO stage does."""
     stage, ranks = STAGE[launch["kind"]], launch["nproc"]
-    frozen_bytes, trained_bytes = BYTES[model["dtype"]] * load.frozen, FLOAT32 * load.trainable
+    frozen_bytes = BYTES[model["dtype"]] * load.frozen
+    trained_bytes = FLOAT32 * (load.trainable - load.half) + BYTES["bfloat16"] * load.half
     computing = BYTES[model["dtype"]] if load.frozen else FLOAT32  # full fine-tuning trains in float32
     if training["mixed_precision"] == "bf16":
         computing = BYTES["bfloat16"]
     return Memory(
         weights=(frozen_bytes + trained_bytes) // (ranks if stage == 3 else 1),
         gradients=trained_bytes // (ranks if stage >= 2 else 1),
-        optimizer=STATES[training["optimizer"]] * trained_bytes // (ranks if stage >= 2 else 1),
+        optimizer=int(STATE_BYTES[training["optimizer"]] * load.trainable) // (ranks if stage >= 2 else 1),
         activations=activation_bytes(model, load, computing, bool(training["gradient_checkpointing"])),
     )
 

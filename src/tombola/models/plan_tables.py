@@ -23,6 +23,7 @@ def plan_tables(plan: Plan) -> list[Table | str]:
         _parameters(plan),
         f"Estimated peak memory per GPU, launch={plan.launch} on {plan.ranks}",
         _memory(plan),
+        *_settings(plan),
         "steps unknown: nobody has counted this task's training rows"
         if plan.steps is None
         else f"{plan.steps:,} optimizer steps a phase",
@@ -44,6 +45,24 @@ def _parameters(plan: Plan) -> Table:
             table.add_row("head, apart", f"{kind.modules:,}", f"{kind.trainable:,}", f"{kind.stored:,}", "")
     table.add_row("total", "", "", "", f"{plan.total:,}")
     return table
+
+
+def _settings(plan: Plan) -> list[Table | str]:
+    """Which settings of a large delta fit one card, and what to type for the first; nothing for a small delta."""
+    if not plan.settings:
+        return []
+    table = Table()
+    for name in ("values", "optimizer", "checkpointing"):
+        table.add_column(name)
+    table.add_column("GiB", justify="right")
+    table.add_column("fits 24 GB?")
+    for one in plan.settings:
+        checkpointing = "on" if one.gradient_checkpointing else "off"
+        cells = (one.values_dtype, one.optimizer, checkpointing, f"{one.memory.total / GIB:.2f}")
+        table.add_row(*cells, "yes" if one.fits else "no")
+    first = next((one.overrides for one in plan.settings if one.fits), None)
+    advice = f"for the first that fits type {first}" if first else "none fits: lower training.token_budget"
+    return [f"With {plan.trainable:,} trained numbers on one card; {advice}", table]
 
 
 def _memory(plan: Plan) -> Table:

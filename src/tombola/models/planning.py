@@ -14,6 +14,7 @@ from rich.console import Group
 
 from tombola.models.architecture import empty_net
 from tombola.models.counts import GATES, HEAD, Kind, count, head_size
+from tombola.models.fits import Setting, settings_for
 from tombola.models.memory import Load, Memory, estimate
 from tombola.models.plan_tables import plan_tables
 
@@ -35,6 +36,7 @@ class Plan:
     memory: Memory
     launch: str
     ranks: int
+    settings: tuple[Setting, ...]  # of a large delta: what would make it fit one card
 
     @property
     def trainable(self) -> int:
@@ -77,9 +79,11 @@ def plan(config: Mapping[str, Any]) -> Plan:
     base = net.num_parameters() - head_size(model, net)
     counts = count(config["method"], model, net)
     row_tokens = tokens_of_row(model, task, training)
+    values = sum(kind.trainable for kind in counts.kinds if kind.name not in (GATES, HEAD))
     load = Load(
         frozen=counts.frozen,
         trainable=counts.trainable,
+        half=values if adapter.get("values_dtype") == "bfloat16" else 0,
         row_tokens=row_tokens,
         tokens=micro_batch_tokens(model, training, launch, row_tokens),
         inputs=counts.inputs,
@@ -98,6 +102,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         memory=estimate(model, training, launch, load),
         launch=launch["kind"],
         ranks=launch["nproc"],
+        settings=settings_for(adapter, model, training, launch, load, values),
     )
 
 

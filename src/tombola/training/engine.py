@@ -6,9 +6,10 @@ another.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -30,12 +31,16 @@ class Engine(Runner, Protocol):
     """A runner that can also move the parameters."""
 
     optimizer: Optimizer  # torch's own
+    shapes: dict[str, torch.Size]  # of the trained parameters, whole
 
     def gradient_norm(self) -> float:
         """2-norm of the whole gradient."""
 
-    def step(self, max_norm: float | None, norm: float) -> None:
-        """Clips the gradient, whose norm is `norm`, to `max_norm`, moves the parameters, forgets the gradient."""
+    def step(self, max_norm: float | None, norm: float, *, seed: int) -> None:
+        """Clips the gradient, whose norm is `norm`, to `max_norm`, moves the parameters, forgets the gradient.
+
+        `seed` is the same on every rank, and of this step: for values that are rounded stochastically.
+        """
 
     def forget_gradients(self) -> None:
         """Drops the gradient."""
@@ -44,13 +49,16 @@ class Engine(Runner, Protocol):
         """Trainable values by parameter name."""
 
     def load_values(self, values: Mapping[str, Tensor]) -> None:
-        """Sets the trainable values."""
+        """Sets the trainable values that are given, in place."""
 
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """The optimizer's tensors, as `key/parameter name`."""
+    def optimizer_state(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The optimizer's tensors as `key/parameter name`, of some parameters or of all."""
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        """Sets the optimizer's tensors."""
+        """Sets the optimizer's tensors, from none or others."""
+
+    def overwrite_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrites some of the tensors that `optimizer_state` gives; the others stay."""
 
     def close(self) -> None:
         """Gives the model back, plain and whole."""

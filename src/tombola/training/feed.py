@@ -45,16 +45,17 @@ class Feed:
 
     def draw(self, phase: str, step: int, redraws: Sequence[tuple[int, int]] = ()) -> OptimizerBatch:
         """This rank's share of the phase's optimizer batch number `step`."""
-        epoch, number = divmod(step, self.steps_per_epoch)
-        size = self.settings.batch_size
-        drawn = self._epoch(phase, epoch, tuple(redraws))[number * size : (number + 1) * size]
+        drawn = self._rows(phase, step, redraws)
         rounds = micro_batches(drawn, self.lengths, self.settings.token_budget, self.ranks.count)
-        return OptimizerBatch(
-            turns=[turn[self.ranks.rank] for turn in rounds],
-            shortest=min(drawn, key=lambda row: self.lengths[row]),
-            terms=max(1, sum(self.terms[row] for row in drawn)),
-            tokens=sum(self.lengths[row] for row in drawn),
-        )
+        return self._counted(drawn, [turn[self.ranks.rank] for turn in rounds])
+
+    def draw_whole(
+        self, phase: str, step: int, *, rows: int | None = None, redraws: Sequence[tuple[int, int]] = ()
+    ) -> OptimizerBatch:
+        """The same batch, or its first `rows`, as one micro-batch a rank whatever the token budget."""
+        drawn = self._rows(phase, step, redraws)[:rows]
+        longest_first = sorted(drawn, key=lambda row: -self.lengths[row])
+        return self._counted(drawn, [tuple(longest_first[self.ranks.rank :: self.ranks.count])])
 
     def collate(self, rows: MicroBatch) -> Batch:
         """The rows as tensors on this rank's device."""
@@ -63,6 +64,19 @@ class Feed:
             pad_token_id=self.pad_token_id,
             padding_side=self.padding_side,
             device=self.ranks.device,
+        )
+
+    def _rows(self, phase: str, step: int, redraws: Sequence[tuple[int, int]]) -> list[int]:
+        epoch, number = divmod(step, self.steps_per_epoch)
+        size = self.settings.batch_size
+        return self._epoch(phase, epoch, tuple(redraws))[number * size : (number + 1) * size]
+
+    def _counted(self, drawn: Sequence[int], turns: list[MicroBatch]) -> OptimizerBatch:
+        return OptimizerBatch(
+            turns=turns,
+            shortest=min(drawn, key=lambda row: self.lengths[row]),
+            terms=max(1, sum(self.terms[row] for row in drawn)),
+            tokens=sum(self.lengths[row] for row in drawn),
         )
 
     def _epoch(self, phase: str, epoch: int, redraws: tuple[tuple[int, int], ...]) -> list[int]:

@@ -33,7 +33,7 @@ class Phase:
         self.report = report
         self.keeper = Keeper(plan, engine, model, feed)
         self.keeps_logits = takes_logits_to_keep(model)
-        self.state = PhaseState(History(plan.name))
+        self.state = PhaseState(History(plan.name), list(plan.redraws))
 
     def run(self, stop: StopRequest) -> History:
         """Starts or goes on, to the end; raises Interrupted, after a checkpoint, when a signal asks for it."""
@@ -50,7 +50,7 @@ class Phase:
                 self.keeper.save(self.state)
             if stopping:
                 raise Interrupted(f"Stopped after step {step} of phase {self.plan.name}. The same command goes on.")
-        if self.settings.select == "best":
+        if self.settings.select == "best" and self.plan.ends_whole:
             self.keeper.set_tensors(self.state.best)
         self.keeper.finish(self.state)
         return self.state.history
@@ -61,6 +61,7 @@ class Phase:
             self._go_back(newest)
         else:
             self.report.resume(self.plan.name, 0)
+            self.keeper.start()
             if self.settings.non_finite == "rewind":
                 self.keeper.save(self.state)  # something to rewind to
         self.model.train()
@@ -72,7 +73,7 @@ class Phase:
     def _step(self) -> None:
         started = time.perf_counter()
         step = self.state.history.steps
-        drawn = self.feed.draw(self.plan.name, step, self.state.redraws)
+        drawn = self.feed.draw(self.plan.window.whole, self.plan.step(step), self.state.redraws)
         loss = float(accumulate(self.engine, self.feed, drawn, keeps_logits=self.keeps_logits))
         norm = self.engine.gradient_norm()
         finite = math.isfinite(loss) and math.isfinite(norm)
@@ -89,7 +90,8 @@ class Phase:
             group["lr"] = group["peak_lr"] * self.plan.factor(step)
         if self._call_hooks("before_step", step) and self.settings.max_grad_norm is not None:
             norm = self.engine.gradient_norm()  # a hook may have changed it
-        self.engine.step(self.settings.max_grad_norm, norm)
+        seed = random_state.derived_seed("rounding", self.settings.seed, self.plan.name, step)
+        self.engine.step(self.settings.max_grad_norm, norm, seed=seed)
         self._call_hooks("after_step", step)
 
     def _call_hooks(self, moment: str, step: int) -> bool:
@@ -106,15 +108,15 @@ class Phase:
         what = f"phase {self.plan.name}, step {self.state.history.steps + 1}: loss {loss}, gradient norm {norm}"
         if self.settings.non_finite == "stop":
             raise NonFinite(f"Not finite in {what}. Try a lower training.lr, or training.non_finite=skip or rewind.")
-        redraws = self.state.redraws
-        if len(redraws) == MOST_REWINDS:
+        redraws, rewinds = self.state.redraws, self.state.history.rewinds
+        if rewinds == MOST_REWINDS:
             raise NonFinite(f"Not finite in {what}, after {MOST_REWINDS} rewinds. Try a lower training.lr.")
         newest = self.keeper.newest()
         assert newest is not None  # _start writes one
         self._go_back(newest)
-        epoch, number = divmod(self.state.history.steps, self.feed.steps_per_epoch)
+        epoch, number = divmod(self.plan.step(self.state.history.steps), self.feed.steps_per_epoch)
         self.state.redraws = [*redraws, (epoch, number * self.settings.batch_size)]
-        self.state.history.rewinds = len(self.state.redraws)
+        self.state.history.rewinds = rewinds + 1
 
     def _record(self, drawn: OptimizerBatch, loss: float, norm: float, finite: bool, seconds: float) -> None:
         history = self.state.history
@@ -126,7 +128,7 @@ class Phase:
         line = {
             "phase": self.plan.name,
             "step": history.steps,
-            "epoch": round(history.steps / self.feed.steps_per_epoch, 4),
+            "epoch": round(self.plan.step(history.steps) / self.feed.steps_per_epoch, 4),
             "loss": loss,
             "lr": self.settings.lr * self.plan.factor(history.steps - 1),
             "grad_norm": norm,
@@ -141,7 +143,8 @@ class Phase:
         if self.plan.validate is None or history.steps == 0:
             return False
         # A checkpoint is written before the validation at its step, so a resumed run has this one to do.
-        return history.steps % every == 0 or history.steps == self.plan.total_steps
+        step = self.plan.step(history.steps)
+        return step % every == 0 or step == self.plan.window.total
 
     def _validate(self) -> None:
         assert self.plan.validate is not None

@@ -1,10 +1,13 @@
 """What methods see of training: the `Trainer`, its hooks, its history, and how it can stop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from tombola.training.plan import Window
+from tombola.training.rewrite import Rewrite
 
 
 class Interrupted(Exception):
@@ -61,10 +64,63 @@ class Trainer(Protocol):
         epochs: float | None = None,
         steps: int | None = None,
         hooks: Sequence[Any] = (),
+        window: Window | None = None,
+        optimizer: Mapping[str, Tensor] | None = None,
+        keep_optimizer: bool = False,
     ) -> History:
         """The phase's history; `model` then holds its final values, whole, on every rank.
 
-        Idempotent: a phase that this run has finished is loaded, one that was cut off goes on.
+        Idempotent: a phase that this run has finished is loaded, one that was cut off goes on. `window` makes it a part
+        of a longer training, which counts for `select=best` only in its last part: the others end with their last step.
+        `optimizer` is the state to start from, whole tensors by "key/parameter name"; `keep_optimizer` stores the final
+        one beside the values.
+        """
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        ...
+
+    def total_steps(self, epochs: float | None = None) -> int:
+        """Optimizer steps of so many epochs (None: the settings'), under the cap on steps."""
+        ...
+
+    def optimizer_state(self, phase: str) -> dict[str, Tensor]:
+        """The optimizer's tensors at the end of a phase that kept them, by "key/parameter name", on the CPU."""
+        ...
+
+    def rewrite(self, model: nn.Module, rewrites: Mapping[str, Rewrite]) -> None:
+        """Inside a hook: new content for trained parameters, by name, in place and of the same shape.
+
+        Call it in `after_step`: a gradient that is there in `before_step` would still be of the old entries.
+        """
+        ...
+
+    def dense_gradients(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        see: Callable[[str, Tensor], None],
+        *,
+        phase: str,
+        step: int,
+        rows: int | None = None,
+    ) -> None:
+        """Calls `see(path, G)` for each linear layer (nn.Linear or a tuner's) with its effective weight's gradient.
+
+        G (out, in), at least float32, is that of the mean loss of optimizer batch `step` of the data order `phase` (the
+        name of a phase or of a window's whole), or of the batch's first `rows`, over all ranks; run as one micro-batch
+        a rank. One G is alive at a time, in backward's order; a layer that a forward uses twice is seen twice, with a
+        part each. Works inside a hook and between phases; no parameter, `.grad` or random state changes. `see` is
+        called on every rank with the same G.
+        """
+        ...
+
+    def note(self, phase: str, numbers: Mapping[str, float]) -> None:
+        """A line of the method's own numbers in `log.jsonl` and the tracker.
+
+        Inside a hook it belongs to the step; between phases to the end of `phase`. A resume does not repeat it.
         """
         ...
 

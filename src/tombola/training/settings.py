@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CHOICES = {
-    "optimizer": ("adamw", "sgd", "rmsprop"),
+    "optimizer": ("adamw", "adamw_8bit", "adamw_per_entry", "sgd", "rmsprop"),
     "mixed_precision": ("no", "bf16"),
     "non_finite": ("stop", "skip", "rewind"),
     "select": ("last", "best"),

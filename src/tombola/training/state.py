@@ -1,7 +1,7 @@
 """A phase's state while it runs, and how it goes to disk and comes back."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tombola.training.checkpoint import KEPT, Checkpoint
 from tombola.training.engine import Engine
 from tombola.training.feed import Feed
 from tombola.training.measures import peak_bytes
-from tombola.training.plan import Plan
+from tombola.training.plan import Plan, Window
 from tombola.training.protocol import History
 from tombola.training.weights import check_fit, copy_into, trained_buffers
 
@@ -41,6 +41,21 @@ class Keeper:
         """The newest complete checkpoint, on every rank the same."""
         return self.ranks.from_first(lambda: checkpoint.newest(self.plan.checkpoints, self.plan.name))
 
+    def start(self) -> None:
+        """Loads the optimizer state that the phase is to start from; a phase without a checkpoint comes here again."""
+        for path, value in self.plan.optimizer.items():
+            name = path.partition("/")[2]
+            shape = self.engine.shapes.get(name)
+            # Beside scalars, 8-bit moments have tensors of other shapes: one number a block.
+            if shape is None or (self.feed.settings.optimizer != "adamw_8bit" and value.shape not in ((), shape)):
+                raise ValueError(
+                    f"The optimizer state {path} to start phase {self.plan.name} from has shape {tuple(value.shape)}; "
+                    f"the trained parameter of that name has {None if shape is None else tuple(shape)}."
+                )
+        if self.plan.optimizer:
+            # Copies, for torch takes tensors that need no conversion as they are, and would train the caller's.
+            self.engine.load_optimizer_state({path: value.clone() for path, value in self.plan.optimizer.items()})
+
     def save(self, state: PhaseState) -> None:
         """Writes a checkpoint of this moment and removes the oldest."""
         made = self._checkpoint(state, self.tensors(), self.engine.optimizer_state(), state.best)
@@ -54,7 +69,8 @@ class Keeper:
 
     def finish(self, state: PhaseState) -> None:
         """Writes the phase's result; its checkpoints have had their day."""
-        made = self._checkpoint(state, self.tensors(), {}, {})
+        kept = self.engine.optimizer_state() if self.plan.keeps_optimizer else {}
+        made = self._checkpoint(state, self.tensors(), kept, {})
 
         def write() -> None:
             checkpoint.write(made, self.plan.finished)
@@ -87,19 +103,25 @@ class Keeper:
 
     def set_tensors(self, values: dict[str, Tensor]) -> None:
         """Sets trainable values and adapter buffers."""
-        self.engine.load_values(values)
+        self.engine.load_values({name: values[name] for name in self.engine.shapes})
         copy_into(trained_buffers(self.model), values)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be this phase's."""
-        return {
-            "phase": self.plan.name,
+        plan = self.plan
+        made: dict[str, Any] = {
+            "phase": plan.name,
             "rows": len(self.feed.rows),
             "batch_size": self.feed.settings.batch_size,
-            "total_steps": self.plan.total_steps,
+            "total_steps": plan.total_steps,
             "seed": self.feed.settings.seed,
         }
+        if plan.window != Window(plan.name, 0, plan.total_steps):
+            made["window"] = asdict(plan.window)
+        if plan.keeps_optimizer:
+            made["keeps_optimizer"] = True
+        return made
 
     def _checkpoint(
         self, state: PhaseState, values: dict[str, Tensor], optimizer: dict[str, Tensor], best: dict[str, Tensor]

@@ -3,16 +3,18 @@
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor, nn
 
-from tombola.training import archive, checkpoint, random_state
+from tombola.training import archive, checkpoint, random_state, rewrite
 from tombola.training.batches import Row
 from tombola.training.conditions import activation_checkpointing, deterministic
+from tombola.training.dense import dense_gradients
+from tombola.training.eight_bit import check_eight_bit
 from tombola.training.feed import Feed
 from tombola.training.gradients import mean_gradients
 from tombola.training.interrupt import stop_signals
@@ -21,11 +23,12 @@ from tombola.training.launch import attach, start_accelerator
 from tombola.training.measures import reset_peak_bytes
 from tombola.training.optimizer import build_schedule
 from tombola.training.phase import Phase
-from tombola.training.plan import Plan
+from tombola.training.plan import Plan, Window
 from tombola.training.progress import PhaseProgress
 from tombola.training.protocol import History, Interrupted, NonFinite
 from tombola.training.ranks import Ranks
 from tombola.training.report import Report
+from tombola.training.rewrite import Rewrite
 from tombola.training.settings import Settings
 from tombola.training.trackers import Log, Tracker
 from tombola.training.weights import check_fit, copy_into, trained_tensors
@@ -54,6 +57,8 @@ class AcceleratedTrainer:
     ):
         if settings.select == "best" and validate is None:
             raise ValueError("training.select=best needs a validation metric: set training.validation_rows above 0.")
+        if settings.optimizer == "adamw_8bit":
+            check_eight_bit((launch or {}).get("kind", "single"))
         self.settings = settings
         self.run_dir = Path(run_dir)
         self.validate = validate
@@ -61,9 +66,12 @@ class AcceleratedTrainer:
         self.accelerator = start_accelerator(launch or {}, max_grad_norm=settings.max_grad_norm)
         self.ranks = Ranks(self.accelerator)
         self.feed = Feed(rows, settings, pad_token_id=pad_token_id, padding_side=padding_side, ranks=self.ranks)
+        self.journal = Journal(self.run_dir / "log.jsonl")
         self.tracker = Tracker(self.accelerator, log or Log(), self.run_dir)
         self.histories: dict[str, History] = {}  # of the phases so far
         self.steps_before = 0
+        self.redraws: dict[str, tuple[tuple[int, int], ...]] = {}  # of each whole's data order, so far
+        self.running: Phase | None = None  # the phase that is being trained, for its hooks
 
     def train(
         self,
@@ -73,6 +81,9 @@ class AcceleratedTrainer:
         epochs: float | None = None,
         steps: int | None = None,
         hooks: Sequence[Any] = (),
+        window: Window | None = None,
+        optimizer: Mapping[str, Tensor] | None = None,
+        keep_optimizer: bool = False,
     ) -> History:
         """The phase's history; `model` then holds its final values, whole, in eval mode, on every rank.
 
@@ -81,13 +92,14 @@ class AcceleratedTrainer:
         """
         if not PHASE_NAME.fullmatch(phase):
             raise ValueError(f"A phase's name is letters, digits, dots, dashes and underscores. Got {phase!r}.")
-        plan = self._plan(phase, epochs, steps, hooks)
+        plan = self._plan(phase, epochs, steps, hooks, window, optimizer or {}, keep_optimizer)
         if self.ranks.from_first(lambda: archive.is_complete(plan.finished)):
             history = self._load(model, plan)
         else:
             with stop_signals() as stop:
                 with self._running(model, plan) as running:
                     history = running.run(stop)
+                self.redraws[plan.window.whole] = tuple(running.state.redraws)
                 if self.ranks.any(stop.arrived):
                     raise Interrupted(f"Stopped after phase {phase}. The same command goes on.")
         model.eval()
@@ -95,6 +107,63 @@ class AcceleratedTrainer:
         self.steps_before += history.steps
         random_state.seed_everything(self.settings.seed, phase, "after")
         return history
+
+    def optimizer_state(self, phase: str) -> dict[str, Tensor]:
+        """The optimizer's tensors at the end of a phase that kept them, whole, on the CPU."""
+        folder = self.run_dir / "phases" / phase
+        saved = checkpoint.read(folder) if archive.is_complete(folder) else None
+        if saved is None or not saved.fingerprint.get("keeps_optimizer"):
+            raise ValueError(f"No optimizer state of phase {phase!r}: train it to its end with keep_optimizer=True.")
+        return saved.optimizer
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return self.feed.steps_per_epoch
+
+    def total_steps(self, epochs: float | None = None) -> int:
+        """Optimizer steps of so many epochs (None: the settings'), under the cap on steps."""
+        total = math.ceil((epochs or self.settings.epochs) * self.steps_per_epoch)
+        return min(total, self.settings.max_steps or total)
+
+    def rewrite(self, model: nn.Module, rewrites: Mapping[str, Rewrite]) -> None:
+        """Rewrites trained parameters, by name, inside a hook of the phase that trains them."""
+        if self.running is None:
+            raise ValueError("rewrite() is for hooks, while a phase runs. Between phases set parameters directly.")
+        rewrite.apply(self.running.engine, rewrites)
+
+    def dense_gradients(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        see: Callable[[str, Tensor], None],
+        *,
+        phase: str,
+        step: int,
+        rows: int | None = None,
+    ) -> None:
+        """Shows each layer's dense weight gradient on an optimizer batch; see the protocol."""
+        redraws = self.redraws.get(phase, ())
+        if self.running is None:
+            model.to(self.ranks.device)
+        elif self.running.plan.window.whole == phase:
+            redraws = tuple(self.running.state.redraws)
+        with deterministic(self.ranks.device):
+            dense_gradients(model, layers, see, self.feed, phase=phase, step=step, rows=rows, redraws=redraws)
+
+    def note(self, phase: str, numbers: Mapping[str, float]) -> None:
+        """Writes a line of a method's own numbers to the log and the tracker.
+
+        Inside a hook it belongs to the step; outside, to the end of the phase, if there was one of that name. Called
+        again with the same numbers after a resume, it adds nothing.
+        """
+        step = self.histories[phase].steps if phase in self.histories else 0
+        before = self.steps_before
+        if self.running is not None and self.running.plan.name == phase:
+            step = self.running.state.history.steps + 1
+            before += step
+        if self.ranks.first and self.journal.append_new({"phase": phase, "step": step, **numbers}):
+            self.tracker.numbers({f"{phase}/{key}": value for key, value in numbers.items()}, before)
 
     def gradients(self, model: nn.Module, *, batches: int) -> dict[str, Tensor]:
         """Mean gradient of each trainable parameter over so many optimizer batches, the same on every rank."""
@@ -109,12 +178,27 @@ class AcceleratedTrainer:
         """Ends the tracker's run."""
         self.tracker.close()
 
-    def _plan(self, phase: str, epochs: float | None, steps: int | None, hooks: Sequence[Any]) -> Plan:
-        total = steps
-        if total is None:
-            total = math.ceil((epochs or self.settings.epochs) * self.feed.steps_per_epoch)
-        total = min(total, self.settings.max_steps or total)
-        return Plan(phase, total, build_schedule(self.settings, total), hooks, self.validate, self.run_dir)
+    def _plan(
+        self,
+        phase: str,
+        epochs: float | None,
+        steps: int | None,
+        hooks: Sequence[Any],
+        window: Window | None,
+        optimizer: Mapping[str, Tensor],
+        keep_optimizer: bool,
+    ) -> Plan:
+        cap = self.settings.max_steps
+        total = self.total_steps(epochs) if steps is None else min(steps, cap or steps)
+        whole = window or Window(phase, 0, total)
+        if cap is not None and whole.total > cap:
+            raise ValueError(f"{whole} is longer than training.max_steps={cap}: take its total from total_steps().")
+        if not 0 <= whole.first <= whole.first + total <= whole.total:
+            raise ValueError(f"Phase {phase} of {total} steps does not lie within {whole}.")
+        return Plan(
+            phase, total, whole, build_schedule(self.settings, whole.total), hooks, self.validate, self.run_dir,
+            self.redraws.get(whole.whole, ()), optimizer, keep_optimizer,
+        )  # fmt: skip
 
     def _load(self, model: nn.Module, plan: Plan) -> History:
         saved = checkpoint.read(plan.finished)
@@ -122,6 +206,7 @@ class AcceleratedTrainer:
         check_fit(targets, saved.values, str(plan.finished))
         copy_into(targets, saved.values)
         model.to(self.ranks.device)
+        self.redraws[plan.window.whole] = tuple(saved.redraws)
         return saved.history
 
     @contextlib.contextmanager
@@ -136,12 +221,14 @@ class AcceleratedTrainer:
                 activation_checkpointing(model, enabled=self.settings.gradient_checkpointing),
                 PhaseProgress(self.console if first else None, plan.name, plan.total_steps) as progress,
             ):
-                journal = Journal(self.run_dir / "log.jsonl")
-                report = Report(journal, self.tracker, progress, first=first, steps_before=self.steps_before)
-                yield Phase(plan, engine, model, self.feed, report)
+                report = Report(self.journal, self.tracker, progress, first=first, steps_before=self.steps_before)
+                self.running = Phase(plan, engine, model, self.feed, report)
+                yield self.running
         except Exception as error:
             # Closing gathers over ranks, which a rank that fails by itself would wait for in vain.
             if self.ranks.count == 1 or isinstance(error, Interrupted | NonFinite):
                 engine.close()
             raise
+        finally:
+            self.running = None
         engine.close()

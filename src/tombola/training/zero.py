@@ -6,7 +6,7 @@ seen before it is taken; accelerate's own `backward` steps by itself.
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tombola.training.optimizer import build_optimizer
 from tombola.training.settings import Settings
 from tombola.training.weights import trainable_parameters
-from tombola.training.zero_shards import load_optimizer_state, load_values, optimizer_state, plain_again
+from tombola.training.zero_shards import load_optimizer_state, load_values, optimizer_state, plain_again, set_shards
 
 BUCKET_ELEMENTS = 20_000_000  # of gradients that are reduced at once; DeepSpeed's own 5e8 allocate 2 GB for an adapter
 PERSISTENT_ELEMENTS = 100_000  # a parameter of at most so many stays whole on every rank in stage 3
@@ -65,6 +65,13 @@ class ZeroEngine:
     def __init__(self, accelerator: Accelerator, model: nn.Module, settings: Settings):
         self.accelerator = accelerator
         self.model = model
+        half = next((name for name, p in trainable_parameters(model).items() if p.dtype == torch.bfloat16), None)
+        if half is not None:
+            raise ValueError(
+                f"{half} is trained in bfloat16, which ZeRO would keep a float32 copy of and not resume to the bit. "
+                "Train float32 values (method.config.values_dtype=float32), or set launch=ddp."
+            )
+        self.shapes = {name: parameter.shape for name, parameter in trainable_parameters(model).items()}
         self.optimizer = build_optimizer(trainable_parameters(model), settings)
         self.wrapped, _ = accelerator.prepare(model, self.optimizer)
         self.parameters = trainable_parameters(model)
@@ -90,7 +97,7 @@ class ZeroEngine:
         norms = [torch.linalg.vector_norm(safe_get_full_grad(parameter)) for parameter in self.parameters.values()]
         return float(torch.linalg.vector_norm(torch.stack(norms)))
 
-    def step(self, max_norm: float | None, norm: float) -> None:
+    def step(self, max_norm: float | None, norm: float, *, seed: int) -> None:
         """Clips by DeepSpeed's own norm, to the `gradient_clipping` of its plugin, then moves and forgets."""
         self.wrapped.step()
 
@@ -109,16 +116,21 @@ class ZeroEngine:
 
     def load_values(self, values: Mapping[str, Tensor]) -> None:
         """Sets both DeepSpeed's copy and the model's."""
-        for name, parameter in self.parameters.items():
-            load_values(parameter, values[name])
+        for name, value in values.items():
+            load_values(self.parameters[name], value)
 
-    def optimizer_state(self) -> dict[str, Tensor]:
+    def optimizer_state(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """The optimizer's tensors, gathered."""
-        return optimizer_state(self.parameters, self.optimizer, self.zero)
+        wanted = {name: p for name, p in self.parameters.items() if names is None or name in names}
+        return optimizer_state(wanted, self.optimizer, self.zero)
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
         """Sets the optimizer's tensors, each rank its shard."""
         load_optimizer_state(self.parameters, self.optimizer, self.zero, state)
+
+    def overwrite_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Sets some of the optimizer's tensors, each rank its shard."""
+        set_shards(self.parameters, state)
 
     def close(self) -> None:
         """Gathers the model and takes DeepSpeed's engine and hooks off it."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+SCALAR = "step"  # the one key of torch's optimizers whose tensor is not of the parameter's shape
 STAGE_3_ATTRIBUTES = ("_external_params", "_original_parameters", "all_parameters")  # beside ds_*, on every module
 
 
@@ -33,10 +34,11 @@ def optimizer_state(parameters: Mapping[str, nn.Parameter], optimizer: Optimizer
 
     flat = _flat_parameters(zero)[0]
     state: dict[str, Tensor] = {}
+    _link_states(optimizer, zero)
     for key, value in optimizer.state.get(flat, {}).items():
         if isinstance(value, Tensor):
             for name, parameter in parameters.items():
-                whole = value.clone() if value.ndim == 0 else safe_get_full_optimizer_state(parameter, key)
+                whole = value.clone() if key == SCALAR else safe_get_full_optimizer_state(parameter, key)
                 state[f"{key}/{name}"] = whole
     return state
 
@@ -45,27 +47,42 @@ def load_optimizer_state(
     parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, zero: Any, state: Mapping[str, Tensor]
 ) -> None:
     """Sets the optimizer's tensors from whole ones."""
-    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
-
     optimizer.state.clear()
     for path, value in state.items():
         key = path.partition("/")[0]
         for flat in _flat_parameters(zero):
             scalar_device = flat.device if optimizer.defaults.get("fused") else "cpu"
-            fresh = value.to(scalar_device, copy=True) if value.ndim == 0 else torch.zeros_like(flat)
+            fresh = value.to(scalar_device, copy=True) if key == SCALAR else torch.zeros_like(flat)
             optimizer.state[flat].setdefault(key, fresh)
-    if hasattr(zero, "_hp_optimizer_states_linked"):  # stage 2 finds a parameter's share of the state through these
-        zero._hp_optimizer_states_linked = False
-        if state:
-            zero._lazy_init_hp_params_optimizer_state()
+    _link_states(optimizer, zero)
+    set_shards(parameters, state)
+
+
+def set_shards(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
+    """Sets this rank's shards of the whole tensors in `state`, the steps aside."""
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
     for path, value in state.items():
         key, _, name = path.partition("/")
         parameter = parameters[name]
-        if value.ndim and hasattr(parameter, "ds_id"):
+        if key == SCALAR:
+            continue
+        if hasattr(parameter, "ds_id"):
             shard = _shard(parameter, value.to(parameter.device))
             safe_set_local_optimizer_state(parameter, shard, key)
-        elif value.ndim:
+        else:
             safe_set_full_optimizer_state(parameter, value.to(parameter.device), key)
+
+
+def _link_states(optimizer: Optimizer, zero: Any) -> None:
+    """Stage 2: shows each parameter its share of the state that there is now, if any.
+
+    DeepSpeed 0.19 does so once, after the step of the first parameter group, when the other groups have no state yet.
+    """
+    if hasattr(zero, "_hp_optimizer_states_linked"):
+        zero._hp_optimizer_states_linked = False
+        if optimizer.state:
+            zero._lazy_init_hp_params_optimizer_state()
 
 
 def plain_again(model: nn.Module, destroy: Callable[[], Any]) -> None:
