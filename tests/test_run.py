@@ -47,6 +47,15 @@ def test_a_run_ends_in_a_record_with_scores_costs_and_provenance(start: Any, tmp
     assert str(tmp_path) not in json.dumps(record.provenance)
 
 
+def test_what_a_method_tells_of_its_ticket_is_recorded(start: Any, tmp_path: Path) -> None:
+    folder = start("model=tiny_llama", "method=rigsa", "method.n_prunings=1", "method.target_density=0.25")
+    assert main(folder) == 0
+    (record,) = read_records(tmp_path / "records")
+    assert [one["density"] for one in record.ticket["rounds"]] == [1.0, 0.25]
+    assert record.ticket["moved_share"] == 0.25
+    assert set(record.cost["seconds"]) == {"round-0", "round-1", "evaluation"}
+
+
 def test_equal_trainable_numbers_for_lora_and_bola_in_the_demo() -> None:
     """`make demo` compares adapters of one size: BoLA's count equals LoRA's where in_divs * out_divs is the width."""
     configs = {name: compose(["training=demo", f"method={name}"]) for name in ("lora", "bola")}

@@ -34,6 +34,12 @@ def checksum(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def told(saved: Path) -> dict[str, Any]:
+    """What a method says of its ticket in a `ticket.json` beside the weights; empty where it wrote none."""
+    path = saved / "ticket.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
 def sibling_ticket(folder: Path) -> Path | None:
     """The maps of a finished LoRA run of the same model, task and seed, to be drawn beside this run's; the newest."""
     config = read_config(folder)

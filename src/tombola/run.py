@@ -20,7 +20,7 @@ import tombola  # noqa: F401  registers the tuners
 from tombola.evaluation import AnswerFile, answer, evaluation_progress
 from tombola.methods import Method
 from tombola.models import Host, ModelUnavailable, load_host
-from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket
+from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket, told
 from tombola.pictures import draw_ticket
 from tombola.sample import divided, spread
 from tombola.tasks import DataError, Example, Task, encode, load_task
@@ -151,7 +151,7 @@ class Run:
         scores = self._scores(model, host, checksum(saved), trainer.ranks)
         seconds = time.perf_counter() - started
         if trainer.ranks.first:
-            ticket = self._draw(model)
+            ticket = {**self._draw(model), **told(saved)}
             self.outcome.write("ok", trainer.histories, scores, ticket, saved, host.provenance, seconds)
             self._tell(scores)
         trainer.report({f"{score.split}/{score.metric}": score.value for score in scores})

@@ -6,7 +6,7 @@ import yaml
 from tombola_cli.config.compose import compose
 from tombola_cli.tables import find_table, printed_numbers
 
-TABLES = ["bola_table1", "bola_table2", "bola_table3", "minilm_textual_digits"]
+TABLES = ["bola_table1", "bola_table2", "bola_table3", "minilm_sparse", "minilm_textual_digits"]
 CAPS = {"max_steps", "max_rows", "max_eval_rows"}
 GLUE = ["mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb"]
 ENCODER = {"epochs": 30, "batch_size": 64, "weight_decay": 0.1, "mixed_precision": "no", "select": "best"}
@@ -15,6 +15,8 @@ SHARED = {"optimizer": "adamw", "schedule": "linear", "warmup_ratio": 0.06, "max
 QK, QKVUD = ["query", "key"], ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 BOLA_SMALL = {"k": 8, "in_divs": 24, "out_divs": 32, "alpha": 4, "dropout": 0.1, "target_modules": QK}
 BOLA_LARGE = {"k": 32, "in_divs": 64, "out_divs": 64, "alpha": 4, "dropout": 0.1, "target_modules": QKVUD}
+SPARTA_SMALL = {"count": 12_288, "density": None, "scale": 4, "target_modules": QK}
+SPARTA_LARGE = {"count": 353_894, "density": None, "scale": 4, "target_modules": QKVUD}
 LORA_SMALL = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": QK}
 LORA_LARGE = {"r": 32, "lora_alpha": 64, "lora_dropout": 0.1, "target_modules": QKVUD}
 # BoLA, tables 4, 5 and 6: (method, model, task) -> learning rate, training, method.config
@@ -22,12 +24,15 @@ PAPER = {
     **{("lora", "roberta_base", f"glue/{task}"): (1e-3, ENCODER, {**LORA_SMALL, "use_dora": False}) for task in GLUE},
     **{("dora", "roberta_base", f"glue/{task}"): (5e-4, ENCODER, {**LORA_SMALL, "use_dora": True}) for task in GLUE},
     **{("bola", "roberta_base", f"glue/{task}"): (1e-3, ENCODER, BOLA_SMALL) for task in GLUE},
+    **{("sparta", "roberta_base", f"glue/{task}"): (1e-3, ENCODER, SPARTA_SMALL) for task in GLUE},
     ("lora", "llama3_8b", "math"): (5e-5, DECODER, {**LORA_LARGE, "use_dora": False}),
     ("dora", "llama3_8b", "math"): (5e-5, DECODER, {**LORA_LARGE, "use_dora": True}),
     ("bola", "llama3_8b", "math"): (1e-3, DECODER, BOLA_LARGE),
+    ("sparta", "llama3_8b", "math"): (1e-5, DECODER, SPARTA_LARGE),
     ("lora", "llama3_8b", "commonsense"): (1e-4, DECODER, {**LORA_LARGE, "use_dora": False}),
     ("dora", "llama3_8b", "commonsense"): (1e-4, DECODER, {**LORA_LARGE, "use_dora": True}),
     ("bola", "llama3_8b", "commonsense"): (5e-5, DECODER, BOLA_LARGE),
+    ("sparta", "llama3_8b", "commonsense"): (1e-5, DECODER, SPARTA_LARGE),
 }
 
 
@@ -53,13 +58,28 @@ def test_a_recipe_sets_existing_fields_and_no_caps(choice):
     assert {cap: capped[cap] for cap in CAPS} == {cap: smoke[cap] for cap in CAPS}
 
 
+@pytest.mark.parametrize("method", ["rigsa", "random_mask"])
+def test_rigsas_recipes_are_the_papers(method):
+    """RIGSA, section 4.4, for its rounds and for its random mask."""
+    composed = compose(_words((method, "smollm2_1b7", "textual_mnist")))
+    training, config = composed["training"], composed["method"]["config"]
+    expected = {"epochs": 1, "batch_size": 16, "lr": 2e-3, "weight_decay": 1.0, "warmup_steps": 1000}
+    assert {name: training[name] for name in expected} == expected
+    assert set(config["target_modules"]) == {*QKVUD, "o_proj", "gate_proj"}
+    assert (config["gate"], config["gate_init"], config["delta_init"]) == (True, 1e-6, "kaiming")
+    assert (config["support"], config["density"]) == {"rigsa": ("full", None), "random_mask": ("random", 0.0346)}[
+        method
+    ]
+
+
 def test_every_recipe_of_a_combination_names_existing_choices(repository):
     conf = repository / "conf"
     names = [path.relative_to(conf / "recipe").with_suffix("") for path in (conf / "recipe").rglob("*.yaml")]
-    combinations = [name.as_posix() for name in names if name.parts[0] != "bola_paper"]
-    assert len(combinations) == len(PAPER) + 3
-    for name in combinations:
-        method, model, task = name.split("-", 2)
+    combinations = [name.as_posix().split("-", 2) for name in names if not name.parts[0].endswith("_paper")]
+    of_bolas_paper = {(method, model) for method, model, _ in PAPER}
+    assert {tuple(one) for one in combinations if tuple(one[:2]) in of_bolas_paper} == set(PAPER)
+    for method, model, task in combinations:
+        name = f"{method}-{model}-{task}"
         for group, choice in (("method", method), ("model", model), ("task", task)):
             assert (conf / group / f"{choice}.yaml").exists(), f"{name}: no {group} {choice}"
 
@@ -103,12 +123,36 @@ def test_the_demos_adapters_have_one_size():
     assert config["target_modules"] == lora["method"]["config"]["target_modules"]
 
 
+def test_the_sparse_table_has_every_method_of_the_demo_at_one_size(repository):
+    """Trainable numbers of the adapter, by each method's own setting; full supports are cut to as many later."""
+    recipes = {path.name.partition("-")[0] for path in (repository / "conf" / "recipe").glob("*-minilm-*")}
+    composed = {one["method"]["name"]: one for one in map(compose, _rows("minilm_sparse"))}
+    assert composed.keys() == recipes
+    side, layers = composed["lora"]["model"]["architecture"]["hidden_size"], 18
+    for name, one in composed.items():
+        method, config = one["method"], one["method"].get("config")
+        if config is None:
+            continue
+        assert config["target_modules"] == ["query", "key", "value"]
+        share = method.get("target_density") or method.get("density") or config.get("density") or 0.0
+        share = 1 - method["sparsity"] if "sparsity" in method else share
+        low_rank = 2 * side * (config.get("r") or config.get("k") or 0)
+        numbers = low_rank + round(side**2 * share) + (config.get("count") or 0)
+        assert abs(numbers - 6144) <= 1, name
+        assert numbers * layers <= 110_592 + layers
+
+
 def test_notes_tell_of_contamination_and_misprints(repository):
     notes = {
         name: yaml.safe_load((repository / "conf" / "table" / f"{name}.yaml").read_text())["notes"] for name in TABLES
     }
     assert any("85.2" in note and "84.1" in note for note in notes["bola_table3"])
     assert any("Contaminated" in note for note in notes["bola_table2"])
+
+
+def _rows(name):
+    table = find_table(name)
+    return [[*run, "seed=0"] for row in table.rows for run in table.runs(row)]
 
 
 def _words(choice):

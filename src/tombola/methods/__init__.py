@@ -3,6 +3,29 @@
 from tombola.methods.adapter import Adapter
 from tombola.methods.base import Base
 from tombola.methods.full_finetuning import FullFinetuning
+from tombola.methods.lota import Lota
+from tombola.methods.lt_sft import LtSft
 from tombola.methods.protocol import Method
+from tombola.methods.random_mask import RandomMask
+from tombola.methods.rigsa import Rigsa
+from tombola.methods.rosa import Rosa
+from tombola.methods.sift import Sift
+from tombola.methods.sparse_adapter import SparseAdapter
+from tombola.methods.sparta import Sparta
+from tombola.methods.spiel import Spiel
 
-__all__ = ["Adapter", "Base", "FullFinetuning", "Method"]
+__all__ = [
+    "Adapter",
+    "Base",
+    "FullFinetuning",
+    "Lota",
+    "LtSft",
+    "Method",
+    "RandomMask",
+    "Rigsa",
+    "Rosa",
+    "Sift",
+    "SparseAdapter",
+    "Sparta",
+    "Spiel",
+]

@@ -27,6 +27,7 @@ TEXT_OR_NULL = Field(str, nullable=True)
 POSITIVE = Field(float, low=0, open="low")
 FROM_ZERO = Field(float, low=0)
 SHARE_BELOW_ONE = Field(float, low=0, high=1, open="high")
+SHARE = Field(float, low=0, high=1, open="low")
 
 # Names of transformers.get_scheduler that need no arguments of their own.
 SCHEDULES: tuple[str, ...] = ("linear", "cosine", "cosine_with_restarts", "polynomial")
@@ -45,7 +46,7 @@ FIELDS: dict[str, Field] = {
     "training.token_budget": COUNT,
     "training.lr": POSITIVE,
     "training.weight_decay": FROM_ZERO,
-    "training.optimizer": Field(str, names=("adamw", "sgd", "rmsprop")),
+    "training.optimizer": Field(str, names=("adamw", "adamw_8bit", "adamw_per_entry", "sgd", "rmsprop")),
     "training.betas": Field(list, low=0, high=1, open="high", length=2),
     "training.eps": POSITIVE,
     "training.schedule": Field(str, names=SCHEDULES),
@@ -90,6 +91,14 @@ FIELDS: dict[str, Field] = {
     "method.config.r": COUNT,
     "method.config.lora_alpha": POSITIVE,
     "method.config.lora_dropout": SHARE_BELOW_ONE,
+    "method.n_prunings": Field(int, low=0),
+    "method.keep_of_stable": SHARE,
+    "method.target_density": Field(float, low=0, high=1, open="low", nullable=True),
+    "method.sparsity": SHARE_BELOW_ONE,
+    "method.density": SHARE,
+    "method.n_iterations": COUNT,
+    "method.dense_epochs": Field(float, low=0, open="low", nullable=True),
+    "method.dense_lr_factor": POSITIVE,
 }
 
 

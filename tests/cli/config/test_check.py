@@ -16,7 +16,10 @@ def test_the_default_run_is_fine():
     ("words", "line"),
     [
         (["training.lr=0"], "training.lr=0.0: expected a number above 0"),
-        (["training.optimizer=adam"], "training.optimizer=adam: expected one of adamw, sgd, rmsprop"),
+        (
+            ["training.optimizer=adam"],
+            "training.optimizer=adam: expected one of adamw, adamw_8bit, adamw_per_entry, sgd, rmsprop",
+        ),
         (
             ["method.config.magnitude=mean"],
             "method.config.magnitude=mean: expected one of literal, per_candidate, constant",

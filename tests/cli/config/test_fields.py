@@ -53,7 +53,7 @@ def test_what_is_in_range(path, right, wrong):
         ("training.max_steps", "a whole number of at least 1, or null"),
         ("training.warmup_ratio", "a number from 0 to below 1"),
         ("training.betas", "a list of 2 numbers from 0 to below 1"),
-        ("training.optimizer", "one of adamw, sgd, rmsprop"),
+        ("training.optimizer", "one of adamw, adamw_8bit, adamw_per_entry, sgd, rmsprop"),
         ("seed", "a whole number from 0 to 4.29497e+09"),
         ("force", "true or false"),
     ],
