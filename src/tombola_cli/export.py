@@ -1,0 +1,135 @@
+"""`scripts/export.py`: give a run's adapter away in a form that needs less than this package to load."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tombola_cli.config.choices import CONF
+from tombola_cli.config.nearest import did_you_mean
+from tombola_cli.run_folder import CONFIG_FILE
+
+HELP = """\
+Give a trained adapter away in a form that needs less than this package to load.
+
+  python scripts/export.py run=ID format=native|shira|merged [out=DIR] [runs.dir=DIR]
+
+  run=ID          a finished run: the name of its folder, or as much of the beginning as no other run has
+  format=native   the PEFT adapter as it was saved: exact and smallest; adapters of our own kinds need
+                  `import tombola` before PEFT loads them
+  format=shira    a stock SHiRA adapter of PEFT, for sparse adapters (bola, sparse_adapter, rigsa, sift, ...): loads
+                  without this package; larger, for every entry has its place, and every layer as many as the fullest
+  format=merged   a plain transformers checkpoint with tokenizer, for any adapter: loads without PEFT; as large as
+                  the base model
+  out=DIR         where to write; runs/ID/exported/FORMAT if not given, which is written anew each time
+  runs.dir=DIR    where the runs are, as for train.py
+
+Example
+  python train.py method=bola model=minilm task=textual_digits training=demo
+  python scripts/export.py run=bola-minilm format=merged out=digits-reader
+"""
+FIELDS = ("run", "format", "out", "runs.dir")
+FORMATS = ("native", "shira", "merged")
+
+
+class ExportError(ValueError):
+    """What was asked for cannot be exported; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed; `out` is None for the run's own folder."""
+
+    run: str
+    form: str
+    runs: Path
+    out: Path | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status: 0 written, 1 with one line on stderr that says what is wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(words):
+        print(HELP, end="")
+        return 0
+    try:
+        out = _export(read_request(words))
+    except ValueError as error:  # ExportError and the rooms' own: cause and remedy inside
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {out}")
+    return 0
+
+
+def read_request(words: Sequence[str]) -> Request:
+    """The command line's words. Raises ExportError for a field or format that is unknown or missing."""
+    given: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or name not in FIELDS:
+            raise ExportError(f"{word}: there is no such field; {did_you_mean(name, FIELDS)} See --help")
+        given[name] = value
+    for name in ("run", "format"):
+        if not given.get(name):
+            raise ExportError(f"{name}= is missing: python scripts/export.py run=ID format={'|'.join(FORMATS)}")
+    if given["format"] not in FORMATS:
+        raise ExportError(
+            f"format={given['format']}: there is no such format; {did_you_mean(given['format'], FORMATS)}"
+        )
+    runs = given.get("runs.dir") or yaml.safe_load((CONF / "config.yaml").read_text())["runs"]["dir"]
+    return Request(given["run"], given["format"], Path(runs), Path(given["out"]) if given.get("out") else None)
+
+
+def find_run(name: str, runs: Path) -> Path:
+    """The folder of the one run whose id is, or else begins with, `name`. Raises ExportError for none or several."""
+    ids = sorted(path.parent.name for path in runs.glob(f"*/{CONFIG_FILE}"))
+    found = [name] if name in ids else [one for one in ids if one.startswith(name)]
+    if len(found) == 1:
+        return runs / found[0]
+    if found:
+        raise ExportError(f"run={name} fits {len(found)} runs, say more of it: {', '.join(found[:6])}")
+    raise ExportError(
+        f"run={name}: there is no such run in {runs}; " + (did_you_mean(name, ids) if ids else "it has none")
+    )
+
+
+def _export(request: Request) -> Path:
+    folder = find_run(request.run, request.runs)
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    adapter = _adapter(folder, config)
+    own = folder / "exported" / request.form
+    out = request.out or own
+    if out != own and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"out={out} exists: name another folder, or remove it first")
+    from tombola.exporting import export  # torch from here on
+
+    if out == own:
+        shutil.rmtree(own, ignore_errors=True)
+    export(adapter, request.form, out, config)
+    return out
+
+
+def _adapter(folder: Path, config: dict[str, Any]) -> Path:
+    """The run's PEFT adapter. Raises ExportError for a run that has none, or none yet."""
+    method = config["method"]["name"]
+    if (folder / "checkpoint" / "config.json").exists():
+        raise ExportError(
+            f"{method} has no adapter to export: {folder / 'checkpoint'} is a plain transformers checkpoint already"
+        )
+    adapter = folder / "adapter"
+    if not adapter.exists():
+        command = shlex.join(["python", *config["command"]])
+        raise ExportError(f"{folder.name} has not finished training; go on with: {command}")
+    if not (adapter / "adapter_config.json").exists():
+        raise ExportError(
+            f"{method} has no adapter to export: {adapter} holds the base model's trained head, if it has one, alone"
+        )
+    return adapter
