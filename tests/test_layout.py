@@ -20,11 +20,13 @@ PYTHON = [*SOURCES, *sorted((ROOT / "scripts").rglob("*.py")), *sorted((ROOT / "
 HEAVY = {
     "tasks": set(),
     "models": set(),
-    "adapters": set(),
+    "tickets": set(),
+    "adapters": {"tickets"},
     "training": {"adapters"},
     "evaluation": {"tasks"},
     "pictures": {"adapters"},
-    "methods": {"adapters", "training", "models"},
+    "exporting": {"adapters", "models"},
+    "methods": {"adapters", "training", "models", "tickets"},
 }
 LIGHT = {"config": set(), "records": set(), "tables": {"records", "config"}}
 ROOMS = {"tombola": HEAVY, "tombola_cli": LIGHT}

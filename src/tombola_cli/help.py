@@ -23,6 +23,7 @@ Fields one changes most (every field of --cfg job can be set the same way)
   training.lr=1e-3            peak learning rate; training.epochs, training.batch_size (rows of one optimizer step)
   training.token_budget=4096  padded tokens in memory at once: lower it when memory runs out, results stay the same
   method.config.k=8           BoLA's candidates per layer; method.config.r is LoRA's rank
+  method.config.density=0.01  share of each weight that a sparse method trains; method.kr for sparse adapters
   task.data_dir=DIR           read the task's files from a local folder
   model.path=DIR              read the model from a local folder
   launch.nproc=2              processes, with launch=ddp, zero2 or zero3
@@ -46,6 +47,7 @@ Three worked examples
        python train.py -m method=lora,bola seed=0,1,2
 
 A run's id comes from all that decides its result. runs/<id>/ keeps its work, results/records/<id>.json its scores.
+python scripts/export.py --help   gives a run's adapter away: PEFT's own, stock SHiRA, or a merged checkpoint
 """
 
 

@@ -31,6 +31,15 @@ METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 FAMILIES = ("tiny_roberta", "tiny_llama", "tiny_phi3", "tiny_vit")
 WHOLE = "tiny_roberta"  # the family of the default suite: it has a head of two layers, and dropout
 CLASSES = 10
+BATCH = 4
+# Every phase of a method within the matrix's four steps, and blocks that divide the narrowest of its layers.
+SHORT: dict[str, dict[str, Any]] = {
+    "rigsa": {"n_prunings": 1},
+    "rosa": {"warmup_steps": 2},
+    "sparse_adapter": {"mask_update_every": 1, "mask_epochs": 0.5},
+    "sparse_block": {"mask_update_every": 1, "mask_epochs": 0.5, "config": {"block": 8}},
+    "spiel": {"reselect_every": 2, "accumulate": 1},
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -51,6 +60,7 @@ class Run:
     method: Method
     model: torch.nn.Module
     saved: Path
+    phases: dict[str, int]  # steps of each
 
     @property
     def is_adapter(self) -> bool:
@@ -66,10 +76,10 @@ class Run:
 
 
 class StopAfter:
-    """A hook that dies after so many steps as a killed process does: nothing is saved on the way out."""
+    """A hook that dies after so many steps of a phase, of any phase if None: nothing is saved on the way out."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, steps: int, phase: str | None = None) -> None:
+        self.steps, self.phase = steps, phase
 
     def after_step(self, model: torch.nn.Module, optimizer: Any, step: int) -> None:
         if step + 1 == self.steps:
@@ -79,18 +89,35 @@ class StopAfter:
 class HookedTrainer:
     """The real trainer with one more hook."""
 
-    def __init__(self, trainer: AcceleratedTrainer, hook: Any) -> None:
+    def __init__(self, trainer: AcceleratedTrainer, hook: StopAfter) -> None:
         self.trainer, self.hook = trainer, hook
 
-    def train(self, model: torch.nn.Module, *, hooks: Sequence[Any] = (), **options: Any) -> Any:
-        return self.trainer.train(model, hooks=[*hooks, self.hook], **options)
+    def train(self, model: torch.nn.Module, *, phase: str, hooks: Sequence[Any] = (), **options: Any) -> Any:
+        more = [self.hook] if self.hook.phase in (None, phase) else []
+        return self.trainer.train(model, phase=phase, hooks=[*hooks, *more], **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
 
 
-class IdleTrainer:
-    """Trains nothing: what `fit` returns is the model as training would find it."""
+class Found(Exception):
+    """Carries the model that a method's first phase would train."""
 
-    def train(self, model: torch.nn.Module, **_: Any) -> None:
-        model.eval()
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+
+class FindingTrainer:
+    """The real trainer, but that its first phase does not begin."""
+
+    def __init__(self, trainer: AcceleratedTrainer) -> None:
+        self.trainer = trainer
+
+    def train(self, model: torch.nn.Module, **_: Any) -> Any:
+        raise Found(model.eval())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
 
 
 @cache
@@ -100,7 +127,8 @@ def configuration(method: str, family: str, seed: int) -> dict[str, Any]:
         groups = [compose(config_name=f"{group}/{name}") for group, name in (("method", method), ("model", family))]
     for group in groups:
         OmegaConf.set_struct(group, False)
-    resolved = OmegaConf.to_container(OmegaConf.merge({"seed": seed}, *groups), resolve=True)
+    run = {"seed": seed, "training": {"batch_size": BATCH}, "method": SHORT.get(method, {})}
+    resolved = OmegaConf.to_container(OmegaConf.merge(*groups, run), resolve=True)
     assert isinstance(resolved, dict)
     return resolved  # type: ignore[return-value]
 
@@ -147,17 +175,24 @@ class Matrix:
             self.runs[method, family] = self.fit(method, family)
         return self.runs[method, family]
 
-    def fit(self, method: str, family: str, *, seed: int = 0, folder: Path | None = None, hook: Any = None) -> Run:
+    def fit(
+        self, method: str, family: str, *, seed: int = 0, folder: Path | None = None, hook: StopAfter | None = None
+    ) -> Run:
         """A run of its own: from the start, or from the newest checkpoint in `folder`."""
         folder = folder or self.folders.mktemp(f"{method}-{family}")
         recipe, trainer = self.method(method, family, seed), self.trainer(family, folder, seed)
         model = recipe.fit(load(family, seed), HookedTrainer(trainer, hook) if hook else trainer)
         recipe.save(model, folder / recipe.saved_in)
-        return Run(recipe, model, folder / recipe.saved_in)
+        phases = {phase: history.steps for phase, history in trainer.histories.items()}
+        return Run(recipe, model, folder / recipe.saved_in, phases)
 
     def untrained(self, method: str, family: str) -> torch.nn.Module:
-        """The model as training finds it."""
-        return self.method(method, family).fit(load(family), IdleTrainer())  # type: ignore[arg-type]
+        """The model as its first phase finds it."""
+        trainer = FindingTrainer(self.trainer(family, self.folders.mktemp("untrained")))
+        try:
+            return self.method(method, family).fit(load(family), trainer)
+        except Found as found:
+            return found.model
 
     def method(self, method: str, family: str, seed: int = 0) -> Method:
         fields = configuration(method, family, seed)["method"]
@@ -165,7 +200,7 @@ class Matrix:
 
     def trainer(self, family: str, folder: Path, seed: int = 0) -> AcceleratedTrainer:
         """Four steps at a rate that moves every method visibly; a checkpoint in the middle."""
-        settings = Settings(lr=5e-3, batch_size=4, max_steps=4, checkpoint_every=2, seed=seed)
+        settings = Settings(lr=5e-3, batch_size=BATCH, max_steps=4, checkpoint_every=2, weight_decay=0.1, seed=seed)
         return AcceleratedTrainer(
             settings=settings, rows=rows_of(family), run_dir=folder, pad_token_id=0, padding_side=padding_side(family)
         )

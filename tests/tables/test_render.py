@@ -13,13 +13,14 @@ EMPTY = """\
 # A small table
 
 Cell: mean ± sample standard deviation (number of seeds), then the paper's number and our difference; - where no run \
-is. Adapter and Head: trained parameters; Seconds: a run's mean; Peak: a run's largest memory.
+is. Adapter and Head: trained parameters; Stored: what is saved of both, indices included; Seconds: a run's mean; \
+Peak: a run's largest memory.
 
-|  | One | Two | avg | Adapter | Head | Seconds | Peak GiB |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-| Ours | - · 50.0 · - | - · 60.0 · - | - · 55.0 · - | - · 0.3M | - | - | - |
-| Other | - | - | - | - | - | - | - |
-| Later | - · 70.5 · - | - | - | - | - | - | - |
+|  | One | Two | avg | Adapter | Head | Stored MB | Seconds | Peak GiB |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| Ours | - · 50.0 · - | - · 60.0 · - | - · 55.0 · - | - · 0.3M | - | - | - | - |
+| Other | - | - | - | - | - | - | - | - |
+| Later | - · 70.5 · - | - | - | - | - | - | - | - |
 
 - Mind the | gap.
 
@@ -42,13 +43,25 @@ def test_a_table_without_runs(root, tables):
 
 
 def test_a_row_with_runs_links_to_its_records_and_says_what_they_cost(root, tables, add):
-    records = [add("method=ours", "task=one", seed, value) for seed, value in ((0, 0.48), (1, 0.52))]
-    records.append(add("method=ours", "task=two", 0, 0.6, head=30, seconds={"train": 400.0}, peak_bytes=3 * 2**29))
+    ones = ((0, 0.48, 442_368), (1, 0.52, 443_000))  # files of one content differ by a few bytes
+    records = [add("method=ours", "task=one", seed, value, stored_bytes=size) for seed, value, size in ones]
+    records.append(
+        add(
+            "method=ours",
+            "task=two",
+            0,
+            0.6,
+            head=30,
+            stored_bytes=900_000,
+            seconds={"train": 400.0},
+            peak_bytes=3 * 2**29,
+        )
+    )
     tables()
     text = (root / "results" / "tables" / "small.md").read_text()
     assert (
         "| Ours | 50.0 ± 2.8 (2) · 50.0 · +0.0 · [0][r1] [1][r2] | 60.0 (1) · 60.0 · +0.0 · [0][r3] "
-        "| 54.0 (1) · 55.0 · −1.0 | 1,000 · 0.3M | 20 to 30 | 200 | 1.50 |\n"
+        "| 54.0 (1) · 55.0 · −1.0 | 1,000 · 0.3M | 20 to 30 | 0.44 to 0.9 | 200 | 1.50 |\n"
     ) in text
     assert text.endswith("".join(f"[r{n}]: ../records/{one.id}.json\n" for n, one in enumerate(records, start=1)))
 

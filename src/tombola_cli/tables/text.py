@@ -9,7 +9,7 @@ from tombola_cli.tables.cells import Cell, FilledRow
 from tombola_cli.tables.table import Table
 
 NONE = "-"
-COST_COLUMNS = ("Adapter", "Head", "Seconds", "Peak GiB")
+COST_COLUMNS = ("Adapter", "Head", "Stored MB", "Seconds", "Peak GiB")
 
 
 def header(table: Table) -> list[str]:
@@ -23,7 +23,8 @@ def legend(table: Table) -> str:
     paper = ", then the paper's number and our difference" if table.paper else ""
     return (
         f"Cell: mean ± sample standard deviation (number of seeds){paper}; {NONE} where no run is. "
-        "Adapter and Head: trained parameters; Seconds: a run's mean; Peak: a run's largest memory."
+        "Adapter and Head: trained parameters; Stored: what is saved of both, indices included; Seconds: a run's mean; "
+        "Peak: a run's largest memory."
     )
 
 
@@ -37,7 +38,7 @@ def score_text(cell: Cell, *, paper: bool) -> str:
 
 
 def cost_texts(row: FilledRow) -> list[str]:
-    """The row's four cost columns; the paper's count of parameters stands beside ours."""
+    """The row's five cost columns; the paper's count of parameters stands beside ours."""
     costs = [run.record.cost for run in row.runs if run.record is not None and run.record.status == "ok"]
     adapter = _range(_known(costs, "trainable"))
     if row.parameters:
@@ -47,6 +48,7 @@ def cost_texts(row: FilledRow) -> list[str]:
     return [
         adapter,
         _range(_known(costs, "head")),
+        _range([round(stored / 1e6, 2) for stored in _known(costs, "stored_bytes")]),
         f"{sum(seconds) / len(seconds):,.0f}" if seconds else NONE,
         f"{max(peaks) / 2**30:.2f}" if peaks else NONE,
     ]
