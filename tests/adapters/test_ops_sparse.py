@@ -182,7 +182,7 @@ def test_in_bfloat16_weight_and_delta_are_rounded_once():
 
 
 def test_tiles_in_several_groups_are_the_dense_products():
-    support = Support(torch.randperm(64)[:37].sort().values.int(), (32, 32), 4)  # groups of 16
+    support = Support(torch.randperm(64)[:37].sort().values.int(), (32, 32), 4)  # groups of 5
     x, grad = torch.randn(2, 9, 32, dtype=torch.float64)
     tiles = torch.randn(37, 4, 4, dtype=torch.float64)
     dense = scattered(tiles, support)

@@ -80,7 +80,7 @@ class SparseDeltaLinear(DeltaLinear):
         with self._whole_values(name) as (values,):
             if name not in self.sparse_delta_gate:
                 return scattered(scaled(at_least_float32(values), None, scale), support)
-            with whole(self.sparse_delta_gate[name].weight, dims=1, numel=1) as (gate,):
+            with whole(cast(SparseGate, self.sparse_delta_gate[name]).weight, dims=1, numel=1) as (gate,):
                 return scattered(scaled(values, at_least_float32(gate), scale), support)
 
     def dense_values(self, name: str) -> Float[Tensor, "out in"]:

@@ -28,7 +28,8 @@ def sparse_gradients(
     if not any(needed):
         return None, None
     if values.numel() == 0:
-        return torch.zeros_like(values) if for_values else None, torch.zeros_like(gate) if for_gate else None
+        zero_gate = torch.zeros_like(gate) if for_gate and gate is not None else None
+        return torch.zeros_like(values) if for_values else None, zero_gate
     at_support = tile_gradients(x, grad, support) if tiles_pay(support) else take(grad.t() @ x, support)
     at_support = at_support.to(torch.promote_types(values.dtype, torch.float32))
     along = None

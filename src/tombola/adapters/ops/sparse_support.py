@@ -16,7 +16,7 @@ from tombola.adapters.ops.lines import block_lines
 class Support(NamedTuple):
     """Chosen units, ascending and unique; `index` None stands for all of them."""
 
-    index: Int[Tensor, "u"] | None
+    index: Int[Tensor, "u"] | None  # type: ignore[assignment]  # not tuple's method of that name
     shape: tuple[int, int]
     block: int
 

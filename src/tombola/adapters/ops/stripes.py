@@ -1,5 +1,6 @@
 """Stripes: an activation's columns in equal, adjacent pieces, which is what a block of a weight reads and writes."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -10,11 +11,14 @@ def in_stripes(x: Float[Tensor, "t width"], stripes: int) -> Float[Tensor, "t st
 
 
 def drawn_stripes(
-    x: Float[Tensor, "t width"], stripes: int, drawn: Int[Tensor, "k"]
+    x: Float[Tensor, "t width"],
+    stripes: int,
+    drawn: Int[Tensor, "k"],
+    out: Float[Tensor, "k t width_of_a_stripe"] | None = None,
 ) -> Float[Tensor, "k t width_of_a_stripe"]:
-    """Each block's stripe of the columns, contiguous."""
+    """Each block's stripe of the columns, contiguous; in `out` if that is given."""
     # index_select out of a (stripe, t, width) view copies stripe by stripe: 3 to 5 times as fast as advanced indexing.
-    return in_stripes(x, stripes).transpose(0, 1).index_select(0, drawn)
+    return torch.index_select(in_stripes(x, stripes).transpose(0, 1), 0, drawn, out=out)
 
 
 def in_order(total: Float[Tensor, "stripes t width"]) -> Float[Tensor, "t stripes_times_width"]:
