@@ -46,7 +46,8 @@ class Step:
                 storage = part.untyped_storage()
                 if storage.data_ptr() not in known:
                     kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            # As it came, an operation's own output would hold the graph that holds it, for good.
+            return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             output = net(inputs_embeds=self.inputs).last_hidden_state

@@ -75,7 +75,7 @@ def test_forward_and_gradients_are_the_dense_ones_over_two_micro_batches(way, ki
 @pytest.mark.parametrize(("shape", "block", "tiles"), [((96, 64), 16, 3), ((256, 256), 32, 20)])
 def test_few_large_blocks_are_multiplied_tile_by_tile_and_give_the_dense_numbers(way, shape, block, tiles):
     layer = adapted(shape, way, structure="block", block=block, count=tiles * block**2)
-    assert tiles_pay(Support(layer.support("default"), shape, block))
+    assert tiles_pay(Support(layer.support("default"), shape, block), torch.float32)
     x = torch.randn(2, 5, shape[1], dtype=torch.float64, requires_grad=True)
     grad = torch.randn(2, 5, shape[0], dtype=torch.float64)
     out = layer(x)

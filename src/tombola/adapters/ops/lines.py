@@ -9,7 +9,11 @@ def block_lines(
     stripe: Int[Tensor, "u"], column: Int[Tensor, "u"], rows: int, per_row: int
 ) -> Int[Tensor, "u_times_rows"]:
     """Lines of the blocks at (stripe of `rows` rows, block column), in a weight seen as (out * per_row, width)."""
-    first = torch.add(column, stripe, alpha=rows * per_row)
+    return following_lines(torch.add(column, stripe, alpha=rows * per_row), rows, per_row)
+
+
+def following_lines(first: Int[Tensor, "u"], rows: int, per_row: int) -> Int[Tensor, "u_times_rows"]:
+    """Lines of the blocks whose first lines these are."""
     return (first[:, None] + torch.arange(0, rows * per_row, per_row, device=first.device)).flatten()
 
 

@@ -47,7 +47,7 @@ class _Additive(torch.autograd.Function):
         ctx.save_for_backward(x, values, gate, index)
         ctx.rest = (shape, block, scale)
         support, delta = Support(index, shape, block), scaled(values, gate, scale).to(x.dtype)
-        if tiles_pay(support):
+        if tiles_pay(support, x.dtype):
             return tile_product(x.reshape(-1, x.shape[-1]), delta, support).view(*x.shape[:-1], shape[0])
         return nn.functional.linear(x, scattered(delta, support))
 
@@ -63,7 +63,7 @@ class _Additive(torch.autograd.Function):
         with without_autocast(grad.device.type):
             if needs[0]:
                 delta = scaled(values, gate, scale).to(grad.dtype)
-                if tiles_pay(support):
+                if tiles_pay(support, x.dtype):
                     for_x = tile_product_back(flat_grad, delta, support).view_as(x)
                 else:
                     for_x = (flat_grad @ scattered(delta, support)).view_as(x)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from tombola.adapters.ops.precision import autocast_dtype, without_autocast
 from tombola.adapters.ops.sparse_gradients import sparse_gradients
-from tombola.adapters.ops.sparse_support import Support, put, scaled, scattered
+from tombola.adapters.ops.sparse_support import Support, in_lines, put, scaled, scattered
 
 
 @torch.compiler.disable
@@ -95,9 +95,8 @@ def borrowed(
     # `.data` has a version counter of its own, so autograd nodes that saved the weight (a tied head) are not refused
     # in backward: to them it never changed.
     whole = weight.data.to(dtype).contiguous()
-    storage, lines = whole.view(-1, support.block), support.lines()
-    # Single numbers out of a vector: 4 times as fast as lines of one number.
-    originals = whole.view(-1).index_select(0, lines)[:, None] if support.block == 1 else storage.index_select(0, lines)
+    storage, lines = in_lines(whole, support.block), support.lines()
+    originals = storage.index_select(0, lines)
     try:
         put(storage, lines, (originals + delta.view_as(originals)).to(dtype))
         yield whole
