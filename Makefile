@@ -16,8 +16,8 @@ help: ## this list
 demo: $(VENV)/.base ## base, LoRA and BoLA at equal size on a real model and real data, then the table and the pictures
 	@$(RUN) scripts/demo.py
 
-test: $(VENV)/.dev ## the default suite, offline
-	@HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+test: $(VENV)/.dev ## the default suite, offline, one process a core
+	@HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 recipe: $(VENV)/.dev ## the slower tests: kills, two ranks, the full matrix, real weights
 	@HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -m recipe --durations=15

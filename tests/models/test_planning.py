@@ -261,3 +261,17 @@ def test_small_deltas_others_and_zero_get_no_settings(planned):
     )
     assert planned(lora(SMOL, 1024), "smollm2_1b7", DIGITS).settings == ()
     assert planned(gated(), "smollm2_1b7", DIGITS, launch={"kind": "zero2", "nproc": 2}).settings == ()
+
+
+def test_sparse_adapters_need_the_memory_of_their_dense_first_phase(planned):
+    config = {"_target_": "tombola.SparseDeltaConfig", "target_modules": ["qkv_proj"], "density": 0.1}
+    method = {"name": "sparse_adapter", "_target_": "tombola.methods.SparseAdapter", "config": config}
+    made = planned(method, "phi3_mini", MATH)
+    entries = 32 * 3072 * 9216
+    assert (made.trainable, made.dense) == (90_596_960, entries)
+    assert made.memory.weights == 2 * 3_821_079_552 + 4 * entries
+    assert (made.memory.gradients, made.memory.optimizer) == (4 * entries, 8 * entries)
+    console = Console(width=200, no_color=True)
+    with console.capture() as captured:
+        console.print(made.render())
+    assert "of the first phase, which trains all 905,969,664 entries of the targets" in captured.get()

@@ -41,6 +41,7 @@ class Counts:
     kinds: tuple[Kind, ...]
     frozen: int
     inputs: Inputs
+    entries: int = 0  # of the adapted layers' weights: what a dense delta of them has
 
     @property
     def trainable(self) -> int:
@@ -78,7 +79,8 @@ def _adapter(model: Mapping[str, Any], net: PreTrainedModel, config: Mapping[str
     kinds = [_adapter_kind(name, adapted, paths) for name, paths in by_target(adapted.layers, adapted.targets).items()]
     gates = _size(parameter for layer in adapted.layers.values() for parameter in _own(layer, gates=True))
     extra = [Kind(GATES, len(adapted.layers), gates, gates, 0)] if gates else []
-    return Counts((*kinds, *extra, *head), frozen, _inputs(adapted.layers))
+    entries = sum(int(layer.out_features * layer.in_features) for layer in adapted.layers.values())
+    return Counts((*kinds, *extra, *head), frozen, _inputs(adapted.layers), entries)
 
 
 def _adapter_kind(name: str, adapted: Adapted, paths: list[str]) -> Kind:

@@ -21,13 +21,17 @@ def plan_tables(plan: Plan) -> list[Table | str]:
         f"{plan.method} on {plan.model}, task {plan.task}: {plan.trainable:,} trainable parameters, "
         f"{share:.3g} % of {plan.base:,}; the head's {plan.head:,} apart",
         _parameters(plan),
-        f"Estimated peak memory per GPU, launch={plan.launch} on {plan.ranks}",
+        f"Estimated peak memory per GPU, launch={plan.launch} on {plan.ranks}{_first_phase(plan)}",
         _memory(plan),
         *_settings(plan),
         "steps unknown: nobody has counted this task's training rows"
         if plan.steps is None
         else f"{plan.steps:,} optimizer steps a phase",
     ]
+
+
+def _first_phase(plan: Plan) -> str:
+    return f": of the first phase, which trains all {plan.dense:,} entries of the targets" if plan.dense else ""
 
 
 def _parameters(plan: Plan) -> Table:
@@ -62,7 +66,7 @@ def _settings(plan: Plan) -> list[Table | str]:
         table.add_row(*cells, "yes" if one.fits else "no")
     first = next((one.overrides for one in plan.settings if one.fits), None)
     advice = f"for the first that fits type {first}" if first else "none fits: lower training.token_budget"
-    return [f"With {plan.trainable:,} trained numbers on one card; {advice}", table]
+    return [f"With {plan.dense or plan.trainable:,} trained numbers on one card; {advice}", table]
 
 
 def _memory(plan: Plan) -> Table:

@@ -37,6 +37,7 @@ class Plan:
     launch: str
     ranks: int
     settings: tuple[Setting, ...]  # of a large delta: what would make it fit one card
+    dense: int  # numbers of the delta that a first phase trains whole, before any is chosen; 0 where there is none
 
     @property
     def trainable(self) -> int:
@@ -79,10 +80,13 @@ def plan(config: Mapping[str, Any]) -> Plan:
     base = net.num_parameters() - head_size(model, net)
     counts = count(config["method"], model, net)
     row_tokens = tokens_of_row(model, task, training)
-    values = sum(kind.trainable for kind in counts.kinds if kind.name not in (GATES, HEAD))
+    chosen = sum(kind.trainable for kind in counts.kinds if kind.name not in (GATES, HEAD))
+    # LoTA, LT-SFT and RIGSA say in their config that they begin dense; sparse adapters give what is left in the end.
+    dense = counts.entries if str(config["method"]["_target_"]).endswith(".SparseAdapter") else 0
+    values = dense or chosen
     load = Load(
         frozen=counts.frozen,
-        trainable=counts.trainable,
+        trainable=counts.trainable - chosen + values,
         half=values if adapter.get("values_dtype") == "bfloat16" else 0,
         row_tokens=row_tokens,
         tokens=micro_batch_tokens(model, training, launch, row_tokens),
@@ -103,6 +107,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         launch=launch["kind"],
         ranks=launch["nproc"],
         settings=settings_for(adapter, model, training, launch, load, values),
+        dense=dense,
     )
 
 

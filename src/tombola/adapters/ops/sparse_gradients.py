@@ -42,9 +42,7 @@ def sparse_gradients(
     return (at_support if factor == 1.0 else at_support.mul_(factor)).to(values.dtype), along
 
 
-def gradients_at(
-    x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], support: Support
-) -> Float[Tensor, "u *tile"]:
+def gradients_at(x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], support: Support) -> Float[Tensor, "u *tile"]:
     """grad^T x at the support, in the values' layout, by the cheapest way."""
     if tiles_pay(support, x.dtype):
         return tile_gradients(x, grad, support)

@@ -78,7 +78,9 @@ def _group(support: Support, x: Float[Tensor, "t width"]) -> int:
     return max(1, min(GROUP_BYTES // stripe, support.index.numel()))
 
 
-def _groups(support: Support, x: Float[Tensor, "t width"]) -> Iterator[tuple[slice, Int[Tensor, "g"], Int[Tensor, "g"]]]:
+def _groups(
+    support: Support, x: Float[Tensor, "t width"]
+) -> Iterator[tuple[slice, Int[Tensor, "g"], Int[Tensor, "g"]]]:
     """Which tiles, their stripes of the rows, and their stripes of the columns."""
     assert support.index is not None
     (_, across), size = _stripes(support), _group(support, x)
