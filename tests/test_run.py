@@ -71,8 +71,10 @@ def test_forced_again_begins_anew_and_keeps_the_first_record(start: Any, tmp_pat
     assert main(folder) == 0
     first = outcome.checksum(folder / "adapter")
     log = (folder / "log.jsonl").read_text()
+    (folder / "exported" / "merged").mkdir(parents=True)
     folder = start("model=tiny_llama", "method=lora", "force=true")
     assert main(folder) == 0
+    assert not (folder / "exported").exists(), "it would be of the run before"
     assert outcome.checksum(folder / "adapter") == first
     assert len((folder / "log.jsonl").read_text().splitlines()) == len(log.splitlines())
     assert len(read_records(tmp_path / "records")) == 2

@@ -28,8 +28,8 @@ from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ra
 from tombola_cli.records import Score
 
 FAILED, REQUEUE = 1, 75  # 75 is sysexits' EX_TEMPFAIL: schedulers take it for "start me again"
-# What a run leaves behind for its own resumption; `force=true` begins without it.
-STATE = ("phases", "checkpoints", "adapter", "checkpoint", "answers", "log.jsonl", FINISHED)
+# What a run leaves behind for its own resumption, and what was exported of it; `force=true` begins without it.
+STATE = ("phases", "checkpoints", "adapter", "checkpoint", "answers", "log.jsonl", "exported", FINISHED)
 
 
 def main(folder: Path) -> int:
