@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,8 @@ def _export(request: Request) -> Path:
     out = request.out or own
     if out != own and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"out={out} exists: name another folder, or remove it first")
+    # PEFT 0.21 asks transformers 5.23 for a name that it will drop; nothing that a user could do about it.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
     from tombola.exporting import export  # torch from here on
 
     if out == own:
