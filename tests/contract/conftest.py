@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import tombola  # noqa: F401  registers the tuners
-from tombola.methods import Adapter, Base, FullFinetuning, Method
+from tombola.methods import Adapter, Base, FullFinetuning, Method, Milora
 from tombola.models import Host, load_host
 from tombola.tasks import TextualDigits, encode
 from tombola.training import AcceleratedTrainer, Settings
@@ -68,8 +68,16 @@ class Run:
         return not isinstance(self.method, Base | FullFinetuning)
 
     @property
-    def is_pissa(self) -> bool:
-        return isinstance(self.method, Adapter) and getattr(self.method.config, "init_lora_weights", None) == "pissa"
+    def on_residual(self) -> bool:
+        """Whether the weights under the adapter are no longer the host's while it trains: PiSSA and MiLoRA."""
+        of_adapter = isinstance(self.method, Adapter)
+        pissa = of_adapter and getattr(self.method.config, "init_lora_weights", None) == "pissa"
+        return isinstance(self.method, Milora) or pissa
+
+    @property
+    def rounding(self) -> float:
+        """How far what is loaded may be from what was trained: 0 but where it is saved as another kind of adapter."""
+        return 1e-5 if self.on_residual else 0.0
 
     def hashes(self) -> dict[str, str]:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(self.saved.iterdir())}

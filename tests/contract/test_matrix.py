@@ -21,7 +21,7 @@ def adapter_prefix(run):
 
 
 def test_frozen_weights_are_unchanged(matrix, cell):
-    """Bit for bit those that training found; for PiSSA these are the residual, for all others the host's own."""
+    """Bit for bit those that training found; for PiSSA and MiLoRA the residual, for others the host's own."""
     run = matrix.run(*cell)
     found = matrix.untrained(*cell)
     trained = {name for model in (found, run.model) for name, p in model.named_parameters() if p.requires_grad}
@@ -33,7 +33,7 @@ def test_frozen_weights_are_unchanged(matrix, cell):
     assert all(torch.equal(after[name], before[name]) for name in frozen)
     moved = [name for name in trained if name not in before or not torch.equal(before[name], after[name])]
     assert bool(moved) == bool(trained)
-    if not run.is_adapter or run.is_pissa:
+    if not run.is_adapter or run.on_residual:
         return
     hosts = matrix.host(cell[1]).net.state_dict()
     kept = {original_name(name): value for name, value in after.items() if original_name(name) in hosts}
@@ -64,8 +64,7 @@ def test_only_the_adapter_and_the_head_have_gradients(matrix, cell):
 def test_what_is_loaded_is_what_was_saved(matrix, cell):
     run = matrix.run(*cell)
     loaded = matrix.logits(run.method.load(matrix.host(cell[1], seed=3), run.saved), cell[1])
-    # PiSSA was trained on the rounded residual and is saved on the original weights.
-    tolerance = 1e-5 if run.is_pissa else 0.0
+    tolerance = run.rounding
     torch.testing.assert_close(loaded, matrix.logits(run.model, cell[1]), rtol=tolerance, atol=tolerance)
 
 
@@ -86,7 +85,7 @@ def test_merging_keeps_the_answers(matrix, cell):
 
 
 def test_without_the_adapter_the_base_answers(matrix, cell):
-    """PiSSA's base is the residual while it trains, and the original once it is saved."""
+    """PiSSA's and MiLoRA's base is the residual while they train, and the original once they are saved."""
     run = matrix.run(*cell)
     if not run.is_adapter:
         return
@@ -96,7 +95,7 @@ def test_without_the_adapter_the_base_answers(matrix, cell):
     with loaded.disable_adapter():
         assert torch.equal(matrix.logits(loaded, cell[1]), base)
     with run.model.disable_adapter():
-        assert torch.equal(matrix.logits(run.model, cell[1]), base) != run.is_pissa
+        assert torch.equal(matrix.logits(run.model, cell[1]), base) != run.on_residual
 
 
 def test_the_seed_is_all_that_decides(matrix, cell):

@@ -5,6 +5,7 @@ from tombola.methods.base import Base
 from tombola.methods.full_finetuning import FullFinetuning
 from tombola.methods.lota import Lota
 from tombola.methods.lt_sft import LtSft
+from tombola.methods.milora import Milora
 from tombola.methods.protocol import Method
 from tombola.methods.random_mask import RandomMask
 from tombola.methods.rigsa import Rigsa
@@ -21,6 +22,7 @@ __all__ = [
     "Lota",
     "LtSft",
     "Method",
+    "Milora",
     "RandomMask",
     "Rigsa",
     "Rosa",

@@ -13,8 +13,8 @@ from peft import PeftConfig, PeftModel
 from torch import nn
 
 from tombola.methods.attach import attach, forget_shira_layers
-from tombola.methods.pissa import export_plain_lora, is_pissa
 from tombola.methods.portable import save_adapter
+from tombola.methods.residual import export_plain_lora, is_pissa
 
 if TYPE_CHECKING:
     from tombola.models import Host

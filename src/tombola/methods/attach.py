@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from peft import PeftConfig, PeftModel, get_peft_model
 
-from tombola.methods.pissa import is_pissa, remember_start
+from tombola.methods.residual import is_pissa, remember_start
 
 if TYPE_CHECKING:
     from tombola.models import Host

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft import PeftConfig, PeftModel
+from safetensors.torch import save_file
+from torch import Tensor
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -37,6 +39,14 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     _fix_order(config)
     model.save_pretrained(str(folder), save_embedding_layers=False)
     # PEFT's card names the folder that the base weights were read from.
+    (folder / "README.md").write_text(_card(config), encoding="utf-8")
+
+
+def replace_adapter(folder: Path, tensors: dict[str, Tensor], config: PeftConfig) -> None:
+    """Put the same delta, written as another kind of adapter, in the place of the one that was saved in `folder`."""
+    _fix_order(config)
+    save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
     (folder / "README.md").write_text(_card(config), encoding="utf-8")
 
 

@@ -22,8 +22,13 @@ class Adapted:
     targets: tuple[str, ...]
 
 
-def attach_empty(net: PreTrainedModel, config: Mapping[str, Any], head: tuple[str, ...]) -> Adapted:
-    """`net`, on the meta device, with the adapter of a PEFT config given by its `_target_` and fields."""
+def attach_empty(
+    net: PreTrainedModel, config: Mapping[str, Any], head: tuple[str, ...], *, on_residual: bool = False
+) -> Adapted:
+    """`net`, on the meta device, with the adapter of a PEFT config given by its `_target_` and fields.
+
+    `on_residual`: the method trains on what the adapter leaves of the weights, which the config does not show.
+    """
     prepared = _without_values(instantiate(dict(config), _convert_="all"))
     if head and getattr(prepared, "modules_to_save", ()) is None:
         prepared.modules_to_save = list(head)  # type: ignore[attr-defined]
@@ -37,7 +42,8 @@ def attach_empty(net: PreTrainedModel, config: Mapping[str, Any], head: tuple[st
     }
     asked = getattr(prepared, "target_modules", None) or ()
     targets = (asked,) if isinstance(asked, str) else tuple(asked)
-    return Adapted(layers, _stored(model, layers, _numbers_per_value(prepared)), targets)
+    per_value = 2 if on_residual else _numbers_per_value(prepared)
+    return Adapted(layers, _stored(model, layers, per_value), targets)
 
 
 def _without_values(config: PeftConfig) -> PeftConfig:
@@ -50,8 +56,8 @@ def _without_values(config: PeftConfig) -> PeftConfig:
 def _numbers_per_value(config: PeftConfig) -> int:
     """Numbers in the saved file for each value of the adapter here.
 
-    PiSSA is saved as a plain LoRA of twice the rank. SHiRA saves a row and a column beside each value, from a plain
-    dict that stays empty without a mask.
+    PiSSA (and MiLoRA, see `on_residual`) is saved as a plain LoRA of twice the rank. SHiRA saves a row and a column
+    beside each value, from a plain dict that stays empty without a mask.
     """
     if isinstance(config, LoraConfig) and str(config.init_lora_weights).startswith("pissa"):
         return 2

@@ -56,7 +56,7 @@ def count(method: Mapping[str, Any], model: Mapping[str, Any], net: PreTrainedMo
     does not divide a layer) come out as they are.
     """
     if method.get("config"):
-        return _adapter(model, net, method["config"])
+        return _adapter(model, net, method)
     target = str(method["_target_"])
     if target.endswith(".FullFinetuning"):
         return _everything(model, net)
@@ -73,9 +73,10 @@ def head_size(model: Mapping[str, Any], net: nn.Module) -> int:
     return sum(_size(net.get_submodule(name).parameters()) for name in head_modules(model))
 
 
-def _adapter(model: Mapping[str, Any], net: PreTrainedModel, config: Mapping[str, Any]) -> Counts:
+def _adapter(model: Mapping[str, Any], net: PreTrainedModel, method: Mapping[str, Any]) -> Counts:
     frozen, head = net.num_parameters() - head_size(model, net), _head_kind(model, net)
-    adapted = attach_empty(net, config, head_modules(model))
+    on_residual = str(method["_target_"]).endswith(".Milora")
+    adapted = attach_empty(net, method["config"], head_modules(model), on_residual=on_residual)
     kinds = [_adapter_kind(name, adapted, paths) for name, paths in by_target(adapted.layers, adapted.targets).items()]
     gates = _size(parameter for layer in adapted.layers.values() for parameter in _own(layer, gates=True))
     extra = [Kind(GATES, len(adapted.layers), gates, gates, 0)] if gates else []

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from tombola.methods import Adapter
-from tombola.methods.pissa import double_rank, export_plain_lora, is_pissa, stack_difference
+from tombola.methods.residual import double_rank, export_plain_lora, is_pissa, stack_difference
 
 
 def test_stacked_factors_are_the_difference_of_the_products():

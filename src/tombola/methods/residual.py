@@ -1,7 +1,9 @@
-"""PiSSA (Meng et al., 2024, arXiv 2404.02948): LoRA that starts at the principal singular directions of the weight.
+"""LoRA that takes a part of the weight with it: it starts at some of the weight's singular directions.
 
-PiSSA moves s·B0·A0 out of the weight W and into the adapter: training runs on the residual W - s·B0·A0. What is saved
-must not ask users to subtract anything, so it is s·(B·A - B0·A0), a plain LoRA of rank 2r on W itself.
+PiSSA (Meng et al., 2024, arXiv 2404.02948) starts at the principal ones, MiLoRA (Wang et al., 2024, arXiv 2406.09044)
+at the minor ones. Both move s·B0·A0 out of the weight W and into the adapter: training runs on the residual
+W - s·B0·A0. What is saved must not ask users to subtract anything, so it is s·(B·A - B0·A0), a plain LoRA of rank 2r on
+W itself.
 PEFT's own conversion (`path_initial_model_for_weight_conversion`) drops the classification head; hence this one.
 """
 
@@ -12,10 +14,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tombola.methods.portable import ADAPTER_FILE
+from tombola.methods.portable import ADAPTER_FILE, replace_adapter
 
 
 def is_pissa(config: PeftConfig) -> bool:
@@ -24,26 +26,30 @@ def is_pissa(config: PeftConfig) -> bool:
 
 
 def remember_start(model: PeftModel) -> None:
-    """Keep the factors that PiSSA took out of the weights, for `export_plain_lora`.
+    """Keep the factors that were taken out of the weights, for `export_plain_lora`.
 
     In `__dict__`, because they are no part of the model: no optimizer, checkpoint, broadcast or `.to()` is to see
     them. A run that resumes computes them again from the same weights and seed.
     """
     factors = {name: value for name, value in _adapter_tensors(model).items() if _is_factor(name)}
-    model.__dict__["pissa_start"] = {name: value.detach().cpu().clone() for name, value in factors.items()}
+    model.__dict__["lora_start"] = {name: value.detach().cpu().clone() for name, value in factors.items()}
 
 
 def export_plain_lora(model: PeftModel, folder: Path) -> None:
-    """Turn the PiSSA adapter saved in `folder` into a plain LoRA of twice the rank on the original weights."""
-    start: dict[str, Tensor] | None = model.__dict__.get("pissa_start")
+    """Turn the adapter saved in `folder` into a plain LoRA of twice the rank on the original weights.
+
+    Raises ValueError for a model whose start was not remembered.
+    """
+    start: dict[str, Tensor] | None = model.__dict__.get("lora_start")
     if start is None:
         raise ValueError(
-            "This PiSSA model does not carry the factors it started from, so it cannot be saved as a plain LoRA; "
-            "attach it with tombola.methods.Adapter.fit instead of peft.get_peft_model."
+            "This model was trained on the residual of its weights and does not carry the factors it started from, so "
+            "it cannot be saved as a plain LoRA; attach it with Adapter.fit (PiSSA) or Milora.fit of tombola.methods "
+            "instead of peft.get_peft_model."
         )
     trained = load_file(folder / ADAPTER_FILE)
-    save_file(stack_difference(trained, start), folder / ADAPTER_FILE, metadata={"format": "pt"})
-    double_rank(LoraConfig.from_pretrained(str(folder))).save_pretrained(str(folder))
+    config = double_rank(LoraConfig.from_pretrained(str(folder)))
+    replace_adapter(folder, stack_difference(trained, start), config)
 
 
 def stack_difference(trained: dict[str, Tensor], start: dict[str, Tensor]) -> dict[str, Tensor]:
