@@ -7,8 +7,27 @@ Import it before `PeftModel.from_pretrained` too, in every process that loads an
 `KeyError: 'BOLA'`.
 """
 
-from tombola.adapters import BolaConfig, BolaModel, RosaConfig, RosaModel, SparseDeltaConfig, SparseDeltaModel
+from tombola.adapters import (
+    BolaConfig,
+    BolaModel,
+    LoraDashConfig,
+    LoraDashModel,
+    RosaConfig,
+    RosaModel,
+    SparseDeltaConfig,
+    SparseDeltaModel,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["BolaConfig", "BolaModel", "RosaConfig", "RosaModel", "SparseDeltaConfig", "SparseDeltaModel", "__version__"]
+__all__ = [
+    "BolaConfig",
+    "BolaModel",
+    "LoraDashConfig",
+    "LoraDashModel",
+    "RosaConfig",
+    "RosaModel",
+    "SparseDeltaConfig",
+    "SparseDeltaModel",
+    "__version__",
+]

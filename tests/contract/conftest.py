@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import tombola  # noqa: F401  registers the tuners
-from tombola.methods import Adapter, Base, FullFinetuning, Method, Milora
+from tombola.methods import Adapter, Base, FullFinetuning, LoraDash, Method, Milora
 from tombola.models import Host, load_host
 from tombola.tasks import TextualDigits, encode
 from tombola.training import AcceleratedTrainer, Settings
@@ -77,7 +77,7 @@ class Run:
     @property
     def rounding(self) -> float:
         """How far what is loaded may be from what was trained: 0 but where it is saved as another kind of adapter."""
-        return 1e-5 if self.on_residual else 0.0
+        return 1e-5 if self.on_residual or isinstance(self.method, LoraDash) else 0.0
 
     def hashes(self) -> dict[str, str]:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(self.saved.iterdir())}

@@ -3,6 +3,9 @@
 from tombola.adapters.bola import BolaModel
 from tombola.adapters.bola_config import BolaConfig
 from tombola.adapters.bola_layer import BolaLinear
+from tombola.adapters.lora_dash import LoraDashModel, choose_directions
+from tombola.adapters.lora_dash_config import LoraDashConfig
+from tombola.adapters.lora_dash_layer import LoraDashLinear
 from tombola.adapters.register import register_tuner
 from tombola.adapters.rosa import RosaModel, rosa_entries, rosa_layers, write_rosa_counts
 from tombola.adapters.rosa_config import RosaConfig
@@ -15,11 +18,15 @@ from tombola.adapters.sparse_delta_layer import SparseDeltaLinear
 register_tuner("bola", BolaConfig, BolaModel)
 register_tuner("sparse_delta", SparseDeltaConfig, SparseDeltaModel)
 register_tuner("rosa", RosaConfig, RosaModel)
+register_tuner("lora_dash", LoraDashConfig, LoraDashModel)
 
 __all__ = [
     "BolaConfig",
     "BolaLinear",
     "BolaModel",
+    "LoraDashConfig",
+    "LoraDashLinear",
+    "LoraDashModel",
     "RosaConfig",
     "RosaLinear",
     "RosaModel",
@@ -27,6 +34,7 @@ __all__ = [
     "SparseDeltaLinear",
     "SparseDeltaModel",
     "awake",
+    "choose_directions",
     "register_tuner",
     "rosa_entries",
     "rosa_layers",

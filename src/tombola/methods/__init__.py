@@ -3,6 +3,7 @@
 from tombola.methods.adapter import Adapter
 from tombola.methods.base import Base
 from tombola.methods.full_finetuning import FullFinetuning
+from tombola.methods.lora_dash import LoraDash
 from tombola.methods.lota import Lota
 from tombola.methods.lt_sft import LtSft
 from tombola.methods.milora import Milora
@@ -19,6 +20,7 @@ __all__ = [
     "Adapter",
     "Base",
     "FullFinetuning",
+    "LoraDash",
     "Lota",
     "LtSft",
     "Method",

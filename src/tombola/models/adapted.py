@@ -67,6 +67,8 @@ def _numbers_per_value(config: PeftConfig) -> int:
 def _stored(model: PeftModel, layers: Mapping[str, Any], per_value: int) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items():
+        if name.endswith(".lora_dash_c.weight"):
+            continue  # multiplied into a factor when it is saved
         path = name
         while path and path not in layers:
             path = path.rpartition(".")[0]

@@ -1,5 +1,6 @@
 """Which coordinates a delta gets: scores and draws, as pure functions of tensors."""
 
+from tombola.tickets.directions import task_directions
 from tombola.tickets.draw import draw, random_support, top_k
 from tombola.tickets.drop import kept_layers
 from tombola.tickets.measure import density, origins, overlap
@@ -20,5 +21,6 @@ __all__ = [
     "random_support",
     "score",
     "sign_stable",
+    "task_directions",
     "top_k",
 ]
