@@ -27,7 +27,8 @@ from tombola.training import AcceleratedTrainer, Settings
 from tombola.training.collate import collate
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+# QLoRA's base is rounded, of which tests/methods/test_qlora.py tells; merging into it would round again.
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml") if path.stem != "qlora")
 FAMILIES = ("tiny_roberta", "tiny_llama", "tiny_phi3", "tiny_vit")
 WHOLE = "tiny_roberta"  # the family of the default suite: it has a head of two layers, and dropout
 CLASSES = 10
@@ -233,6 +234,11 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
     gc.freeze()
     yield Matrix(tmp_path_factory)
     gc.unfreeze()
+
+
+@pytest.fixture
+def methods() -> list[str]:
+    return METHODS
 
 
 @pytest.fixture

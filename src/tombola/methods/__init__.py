@@ -8,6 +8,7 @@ from tombola.methods.lota import Lota
 from tombola.methods.lt_sft import LtSft
 from tombola.methods.milora import Milora
 from tombola.methods.protocol import Method
+from tombola.methods.qlora import Qlora
 from tombola.methods.random_mask import RandomMask
 from tombola.methods.rigsa import Rigsa
 from tombola.methods.rosa import Rosa
@@ -25,6 +26,7 @@ __all__ = [
     "LtSft",
     "Method",
     "Milora",
+    "Qlora",
     "RandomMask",
     "Rigsa",
     "Rosa",

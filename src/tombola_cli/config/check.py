@@ -80,6 +80,10 @@ def _launch_faults(config: dict[str, Any], ranges: list[str]) -> list[str]:
     if kind == "single" and processes > 1:
         started = f"WORLD_SIZE={processes}" if "RANK" in os.environ else f"launch.nproc={processes}"
         faults.append(f"{started}: launch=single is one process; type launch=ddp (or zero2, zero3) for {processes}")
+    if kind == "zero3" and str(config["method"]["_target_"]).endswith(".Qlora"):
+        faults.append(
+            "method=qlora with launch=zero3: four-bit weights cannot be split; take launch=zero2 or launch=ddp"
+        )
     if batch % processes:
         near = max(processes, round(batch / processes) * processes)
         faults.append(f"training.batch_size={batch}: not divisible by launch.nproc={processes}; nearest is {near}")

@@ -27,6 +27,8 @@ def _packages(config: dict[str, Any]) -> Iterator[str]:
     kind, tracker = config["launch"]["kind"], config["log"]["tracker"]
     if kind in ("zero2", "zero3") and not _installed("deepspeed"):
         yield f'launch={kind}: DeepSpeed is not installed; pip install "tombola[deepspeed]", or take launch=ddp'
+    if str(config["method"]["_target_"]).endswith(".Qlora") and not _installed("bitsandbytes"):
+        yield 'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]", or take method=lora'
     if tracker in ("wandb", "trackio", "tensorboard") and not _installed(tracker):
         yield f'log={tracker}: {tracker} is not installed; pip install "tombola[{tracker}]", or take log=none'
 

@@ -34,6 +34,10 @@ def test_the_default_run_is_fine():
             "task=textual_digits with model=tiny_vit: the task needs an encoder or a decoder, and this model is an "
             "image_encoder",
         ),
+        (
+            ["method=qlora", "launch=zero3", "launch.nproc=2"],
+            "method=qlora with launch=zero3: four-bit weights cannot be split; take launch=zero2 or launch=ddp",
+        ),
         (["launch.nproc=2"], "launch.nproc=2: launch=single is one process; type launch=ddp (or zero2, zero3) for 2"),
         (
             ["launch=ddp", "launch.nproc=3", "training.batch_size=32"],

@@ -79,6 +79,11 @@ def test_a_loader_that_is_yet_to_come():
         (["launch=zero3"], "deepspeed", 'launch=zero3: DeepSpeed is not installed; pip install "tombola[deepspeed]"'),
         (["log=wandb"], "wandb", 'log=wandb: wandb is not installed; pip install "tombola[wandb]", or take log=none'),
         (["log=trackio"], "trackio", 'pip install "tombola[trackio]"'),
+        (
+            ["method=qlora"],
+            "bitsandbytes",
+            'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]"',
+        ),
         (["log=tensorboard"], "tensorboard", 'pip install "tombola[tensorboard]"'),
     ],
 )
