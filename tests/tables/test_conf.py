@@ -123,11 +123,14 @@ def test_the_demos_adapters_have_one_size():
     assert config["target_modules"] == lora["method"]["config"]["target_modules"]
 
 
+LOW_RANK = {"dora", "lora_dash", "milora", "pissa", "rslora", "shira"}  # LoRA's family, and a rank's worth of entries
+
+
 def test_the_sparse_table_has_every_method_of_the_demo_at_one_size(repository):
     """Trainable numbers of the adapter, by each method's own setting; full supports are cut to as many later."""
     recipes = {path.name.partition("-")[0] for path in (repository / "conf" / "recipe").glob("*-minilm-*")}
     composed = {one["method"]["name"]: one for one in map(compose, _rows("minilm_sparse"))}
-    assert composed.keys() == recipes
+    assert composed.keys() == recipes - LOW_RANK
     side, layers = composed["lora"]["model"]["architecture"]["hidden_size"], 18
     for name, one in composed.items():
         method, config = one["method"], one["method"].get("config")
