@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -65,6 +66,9 @@ def test_every_linear_layer_but_the_heads_is_in_four_bits(wide_host_of, family):
     import bitsandbytes
 
     host, whole = wide_host_of(family), wide_host_of(family).net
+    for net in (host.net, whole):
+        for parameter in (p for name, p in net.named_parameters() if name.endswith(".bias")):
+            torch.nn.init.ones_(parameter)
     head = host.head or ("lm_head",)
     four_bit.quantise(host.net, host.head, kind="nf4", double=True)
     linears = {path: module for path, module in whole.named_modules() if isinstance(module, nn.Linear)}
@@ -94,6 +98,9 @@ def test_lora_trains_on_a_base_that_stays_as_it_was_packed(
     model = chosen.fit(wide_host_of(family), trainer)
     assert all("lora_" in name or "modules_to_save" in name for name in trainer.trained)
     assert any(bool(p.any()) for name, p in model.named_parameters() if "lora_B" in name), "it has trained"
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    assert layers
+    assert {type(layer).__module__ for layer in layers} == {"peft.tuners.lora.bnb"}
     chosen.save(model, tmp_path)
     loaded = chosen.load(wide_host_of(family), tmp_path)
     assert digest(loaded)
