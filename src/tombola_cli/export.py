@@ -21,13 +21,15 @@ from tombola_cli.run_folder import CONFIG_FILE
 HELP = """\
 Give a trained adapter away in a form that needs less than this package to load.
 
-  python scripts/export.py run=ID format=native|shira|merged [out=DIR] [runs.dir=DIR]
+  python scripts/export.py run=ID format=native|shira|lora|merged [out=DIR] [runs.dir=DIR]
 
   run=ID          a finished run: the name of its folder, or as much of the beginning as no other run has
   format=native   the PEFT adapter as it was saved: exact and smallest; adapters of our own kinds need
                   `import tombola` before PEFT loads them
   format=shira    a stock SHiRA adapter of PEFT, for sparse adapters (bola, sparse_adapter, rigsa, sift, ...): loads
                   without this package; larger, for every entry has its place, and every layer as many as the fullest
+  format=lora     a stock LoRA adapter of PEFT, for masked LoRA (partial_lora, targeted_lora): loads without this
+                  package; larger, for what was not kept is there as zeros
   format=merged   a plain transformers checkpoint with tokenizer, for any adapter: loads without PEFT; as large as
                   the base model
   out=DIR         where to write; runs/ID/exported/FORMAT if not given, which is written anew each time
@@ -38,7 +40,7 @@ Example
   python scripts/export.py run=bola-minilm format=merged out=digits-reader
 """
 FIELDS = ("run", "format", "out", "runs.dir")
-FORMATS = ("native", "shira", "merged")
+FORMATS = ("native", "shira", "lora", "merged")
 
 
 class ExportError(ValueError):

@@ -34,7 +34,7 @@ def runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("", "run= is missing: python scripts/export.py run=ID format=native|shira|merged"),
+        ("", "run= is missing: python scripts/export.py run=ID format=native|shira|lora|merged"),
         ("run=bola", "format= is missing: python scripts/export.py run=ID"),
         ("run=bola format=mergd", "format=mergd: there is no such format; did you mean merged?"),
         ("rnu=bola format=merged", "rnu=bola: there is no such field; did you mean run?"),
@@ -75,5 +75,5 @@ def test_help_teaches_without_torch(repository):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout == HELP
-    assert all(word in HELP for word in ("run=ID", "native", "shira", "merged", "out=DIR", "Example"))
+    assert all(word in HELP for word in ("run=ID", "native", "shira", "lora", "merged", "out=DIR", "Example"))
     assert max(map(len, HELP.splitlines())) <= 120

@@ -17,7 +17,7 @@ from tombola.exporting import export
 # `find` of every finder is asked first, so that neither an installed nor an editable package is found.
 IN_ANOTHER_PROCESS = """
 import sys
-folder, blocked = sys.argv[1], sys.argv[2].split(",")
+folder, blocked, config = sys.argv[1], sys.argv[2].split(","), sys.argv[3]
 class Without:
     def __init__(self, finder): self.finder = finder
     def __getattr__(self, name): return getattr(self.finder, name)
@@ -41,12 +41,13 @@ for path in sorted(path for path in Path(folder).iterdir() if path.is_dir() and 
     else:
         from peft import PeftModel
         model = PeftModel.from_pretrained(kind.from_pretrained(Path(folder) / "base" / path.name), path)
-        assert type(model.peft_config["default"]).__name__ == "ShiraConfig"
+        assert type(model.peft_config["default"]).__name__ == config
     with torch.no_grad():
         answers[path.name] = model.eval()(input_ids=words).logits
 save_file(answers, Path(folder) / "answers")
 """
 LORA = {"init_lora_weights": True, "r": 2}
+HALF = {"kept_rows": 0.5, "kept_cols": 0.4, "seed": 3}
 
 
 def adapters():
@@ -68,10 +69,19 @@ def adapters():
         "rosa-llama": (tombola.RosaConfig(target_modules=llama, r=2, count=30), "tiny_llama"),
         "shira-roberta": (peft.ShiraConfig(target_modules=roberta, r=2, random_seed=1), "tiny_roberta"),
         "lora-llama": (peft.LoraConfig(target_modules=llama, **LORA), "tiny_llama"),
+        "masked_lora-llama": (
+            tombola.MaskedLoraConfig(target_modules=[*llama, "down_proj"], r=3, lora_alpha=5.0, **HALF),
+            "tiny_llama",
+        ),
+        "masked_lora-roberta": (
+            tombola.MaskedLoraConfig(target_modules=roberta, r=2, granularity="element", **HALF),
+            "tiny_roberta",
+        ),
     }
 
 
-DENSE = ["lora-llama", "rosa-llama"]
+LOW_RANK = ["lora-llama", "masked_lora-llama", "masked_lora-roberta"]
+DENSE = [*LOW_RANK, "rosa-llama"]
 SPARSE = [name for name in adapters() if name not in DENSE]
 
 
@@ -82,20 +92,22 @@ def exported(finished, name, form, out):
     return folder, answers, config
 
 
-def answers_elsewhere(folder, *blocked):
+def answers_elsewhere(folder, *blocked, config=""):
     save_file({"words": words()}, folder / "words")
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IN_ANOTHER_PROCESS, str(folder), ",".join(blocked)], check=True
-    )
+    arguments = [str(folder), ",".join(blocked), config]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", IN_ANOTHER_PROCESS, *arguments], check=True)
     return load_file(folder / "answers")
 
 
-def test_a_sparse_adapter_becomes_stock_shira_that_loads_without_this_package(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("form", "config_class", "names"), [("shira", "ShiraConfig", SPARSE), ("lora", "LoraConfig", LOW_RANK)]
+)
+def test_an_adapter_in_a_stock_form_loads_without_this_package(finished, form, config_class, names, tmp_path):
     expected = {}
-    for name in SPARSE:
-        _, expected[name], config = exported(finished, name, "shira", tmp_path / name)
+    for name in names:
+        _, expected[name], config = exported(finished, name, form, tmp_path / name)
         host_of(config).net.save_pretrained(tmp_path / "base" / name)
-    answers = answers_elsewhere(tmp_path, "tombola")
+    answers = answers_elsewhere(tmp_path, "tombola", config=config_class)
     assert answers.keys() == expected.keys()
     for name, found in answers.items():
         torch.testing.assert_close(found, expected[name], rtol=0, atol=1e-6)
@@ -140,6 +152,34 @@ def test_shiras_places_are_the_support_and_distinct_fillers_with_explicit_zeros(
         assert torch.equal(torch.zeros_like(delta).index_put((rows, columns), values), delta)
         needed.append(-(-int(delta.count_nonzero()) // sum(delta.shape)))
     assert settings["r"] == max(needed)
+
+
+@pytest.mark.parametrize("name", ["masked_lora-llama", "masked_lora-roberta"])
+def test_loras_factors_are_whole_with_zeros_where_nothing_was_kept(finished, name, tmp_path):
+    folder, _, config = exported(finished, name, "lora", tmp_path / "out")
+    model = PeftModel.from_pretrained(host_of(config).net, folder / "adapter")
+    saved = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"]) == ((3, 5.0) if name == "masked_lora-llama" else (2, 16))
+    assert settings["target_modules"] == sorted(settings["target_modules"])
+    kinds = tombola.adapters.MaskedLoraLinear
+    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, kinds)}
+    assert {f"base_model.model.{path}" for path in settings["target_modules"]} == layers.keys()
+    for path, layer in layers.items():
+        a, b = saved.pop(f"{path}.lora_A.weight"), saved.pop(f"{path}.lora_B.weight")
+        scale = settings["lora_alpha"] / settings["r"]
+        torch.testing.assert_close(scale * b @ a, layer.get_delta_weight("default"), rtol=0, atol=1e-7)
+        trained = [layer.masked_lora_a["default"].weight, layer.masked_lora_b["default"].weight]
+        assert [int(one.count_nonzero()) for one in (a, b)] == [one.numel() for one in trained]
+    assert all("classifier" in left for left in saved), "what remains is the head"
+    assert bool(saved) == ("roberta" in name)
+
+
+@pytest.mark.parametrize("name", ["bola-llama", "element-roberta", "rosa-llama"])
+def test_a_delta_without_factors_is_refused_as_lora_and_told_what_fits(finished, name, tmp_path):
+    with pytest.raises(ValueError, match=r"'s delta is no product of two factors, .* take format=merged or format=nat"):
+        exported(finished, name, "lora", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", DENSE)

@@ -6,6 +6,9 @@ from tombola.adapters.bola_layer import BolaLinear
 from tombola.adapters.lora_dash import LoraDashModel, choose_directions
 from tombola.adapters.lora_dash_config import LoraDashConfig
 from tombola.adapters.lora_dash_layer import LoraDashLinear
+from tombola.adapters.masked_lora import MaskedLoraModel
+from tombola.adapters.masked_lora_config import MaskedLoraConfig, masked_lora_counts
+from tombola.adapters.masked_lora_layer import LowRank, MaskedLoraLinear
 from tombola.adapters.register import register_tuner
 from tombola.adapters.rosa import RosaModel, rosa_entries, rosa_layers, write_rosa_counts
 from tombola.adapters.rosa_config import RosaConfig
@@ -19,6 +22,7 @@ register_tuner("bola", BolaConfig, BolaModel)
 register_tuner("sparse_delta", SparseDeltaConfig, SparseDeltaModel)
 register_tuner("rosa", RosaConfig, RosaModel)
 register_tuner("lora_dash", LoraDashConfig, LoraDashModel)
+register_tuner("masked_lora", MaskedLoraConfig, MaskedLoraModel)
 
 __all__ = [
     "BolaConfig",
@@ -27,6 +31,10 @@ __all__ = [
     "LoraDashConfig",
     "LoraDashLinear",
     "LoraDashModel",
+    "LowRank",
+    "MaskedLoraConfig",
+    "MaskedLoraLinear",
+    "MaskedLoraModel",
     "RosaConfig",
     "RosaLinear",
     "RosaModel",
@@ -35,6 +43,7 @@ __all__ = [
     "SparseDeltaModel",
     "awake",
     "choose_directions",
+    "masked_lora_counts",
     "register_tuner",
     "rosa_entries",
     "rosa_layers",

@@ -7,21 +7,14 @@ into the values.
 
 import math
 from pathlib import Path
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from peft import PeftModel, ShiraConfig
-from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
-from peft.utils import PeftType
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tombola.exporting.sparse import ADAPTER, sparse_layers_of
-
-ADAPTER_FILE = "adapter_model.safetensors"
-# How PEFT names the module that holds the base model.
-BASE = "base_model.model."
+from tombola.exporting.sparse import sparse_layers_of
+from tombola.exporting.stock import ADAPTER, BASE, common_settings, method_of, trained_in_full, write_stock
 
 _CARD = """---
 base_model: {base}
@@ -48,9 +41,7 @@ def write_shira(model: PeftModel, adapter: Path, folder: Path) -> None:
 
     Raises ValueError for an adapter whose delta is dense, or has more entries than SHiRA can hold in some layer.
     """
-    config = model.peft_config[ADAPTER]
-    kind = cast(PeftType, config.peft_type)
-    method = str(kind.value).lower()
+    method = method_of(model)
     entries: dict[str, tuple[Tensor, Tensor]] = {}  # places in the flat weight, values
     shapes: dict[str, tuple[int, int]] = {}
     for path, layer in sparse_layers_of(model, method).items():
@@ -58,17 +49,16 @@ def write_shira(model: PeftModel, adapter: Path, folder: Path) -> None:
         index = delta.flatten().nonzero().flatten()
         entries[path], shapes[path] = (index, delta.flatten()[index]), (delta.shape[0], delta.shape[1])
     r = _rank({path: len(index) for path, (index, _) in entries.items()}, shapes)
-    tensors = _head(adapter, PEFT_TYPE_TO_PREFIX_MAPPING[kind])
+    tensors = trained_in_full(model, adapter)
     for path, (index, values) in entries.items():
         index, values = _filled(index, values, r * sum(shapes[path]), math.prod(shapes[path]))
         columns = shapes[path][1]
         tensors[f"{BASE}{path}.shira_indices"] = torch.stack([index // columns, index % columns]).int()
         tensors[f"{BASE}{path}.shira_weight"] = values
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
-    _shira_config(model, r, list(shapes)).save_pretrained(str(folder))
-    base = config.base_model_name_or_path
-    (folder / "README.md").write_text(_CARD.format(base=base, method=method, r=r), encoding="utf-8")
+    # Any mask type but "random": PEFT then draws no mask of its own before it reads the saved one.
+    config = ShiraConfig(r=r, mask_type="saved", target_modules=list(shapes), **common_settings(model))  # type: ignore[arg-type]
+    base = model.peft_config[ADAPTER].base_model_name_or_path
+    write_stock(folder, config, list(shapes), tensors, _CARD.format(base=base, method=method, r=r))
 
 
 def _rank(counts: dict[str, int], shapes: dict[str, tuple[int, int]]) -> int:
@@ -94,25 +84,3 @@ def _filled(
     added = free.nonzero().flatten()[: count - len(index)]
     places, order = torch.cat([index, added]).sort()
     return places, torch.cat([values, values.new_zeros(len(added))])[order]
-
-
-def _head(adapter: Path, prefix: str) -> dict[str, Tensor]:
-    """What the adapter's file holds beside the adapter: the modules that were trained in full."""
-    saved = load_file(adapter / ADAPTER_FILE)
-    return {name: value for name, value in saved.items() if not any(p.startswith(prefix) for p in name.split("."))}
-
-
-def _shira_config(model: PeftModel, r: int, paths: list[str]) -> ShiraConfig:
-    config = model.peft_config[ADAPTER]
-    shira = ShiraConfig(
-        r=r,
-        # Any name but "random": PEFT then draws no mask of its own before it reads the saved one.
-        mask_type="saved",  # type: ignore[arg-type]
-        target_modules=sorted(paths),
-        modules_to_save=getattr(config, "modules_to_save", None),
-        task_type=config.task_type,
-        base_model_name_or_path=config.base_model_name_or_path,
-        inference_mode=True,
-    )
-    shira.target_modules = sorted(paths)  # PEFT makes it a set, whose order changes from process to process
-    return shira

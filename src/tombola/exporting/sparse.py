@@ -9,8 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from tombola.adapters import BolaLinear, RosaLinear, SparseDeltaLinear
-
-ADAPTER = "default"  # the name that PEFT gives to a loaded model's only adapter
+from tombola.exporting.stock import ADAPTER
 
 
 class SparseLayer(Protocol):

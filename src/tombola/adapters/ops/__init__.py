@@ -3,19 +3,25 @@
 from tombola.adapters.ops.additive import bola_additive
 from tombola.adapters.ops.borrowed import bola_borrowed
 from tombola.adapters.ops.delta import bola_delta
+from tombola.adapters.ops.factor import Kept, spread, stored
+from tombola.adapters.ops.masked_lora import masked_lora
 from tombola.adapters.ops.selection import selected_blocks
 from tombola.adapters.ops.sparse_additive import sparse_additive
 from tombola.adapters.ops.sparse_borrowed import sparse_borrowed
 from tombola.adapters.ops.sparse_support import Support, scaled, scattered
 
 __all__ = [
+    "Kept",
     "Support",
     "bola_additive",
     "bola_borrowed",
     "bola_delta",
+    "masked_lora",
     "scaled",
     "scattered",
     "selected_blocks",
     "sparse_additive",
     "sparse_borrowed",
+    "spread",
+    "stored",
 ]
