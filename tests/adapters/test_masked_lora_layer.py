@@ -1,18 +1,26 @@
 """A masked LoRA layer in float64: PEFT's LoRA where all is kept, exact zeros elsewhere, and what is drawn."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tests.adapters.masked_reference import ELEMENT, ROW_COL, dense, gradients, picked
-from tests.adapters.test_bola_borrowing import Int8Linear
+from tests.adapters.test_bola_borrowing import (
+    Int8Linear,
+    hook_the_base,
+    make_trainable,
+    mark_partitioned,
+    put_a_view,
+    replace_the_method,
+)
 from tests.adapters.tiny_models import trainable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tombola import MaskedLoraConfig
-from tombola.adapters import MaskedLoraLinear
+from tombola.adapters import MaskedLoraLinear, masked_lora_leaves
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 HOW = {"row_col": ROW_COL, "element": ELEMENT}
@@ -198,6 +206,45 @@ def test_dropout_is_on_the_adapters_input_alone():
     (layer,) = layers_of(model := shaken(masked(net(8, 6), lora_dropout=0.999999, **HALF)))
     assert torch.equal(model.train()(inputs()), layer.base_layer(inputs()))
     assert not torch.equal(model.eval()(inputs()), layer.base_layer(inputs()))
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which kernel each forward took."""
+    taken: list[str] = []
+
+    def noting(name: str) -> Callable[..., Tensor]:
+        kernel = getattr(masked_lora_leaves, name)
+        return lambda *args: (taken.append(name.removeprefix("masked_")), kernel(*args))[1]
+
+    for name in ("masked_additive", "masked_fused"):
+        monkeypatch.setattr(masked_lora_leaves, name, noting(name))
+    return taken
+
+
+@pytest.mark.parametrize(
+    "change",
+    [mark_partitioned, make_trainable, hook_the_base, replace_the_method, put_a_view],
+    ids=lambda f: f.__name__,
+)
+def test_a_weight_that_is_not_plain_and_alone_is_added_to(ways, change):
+    (layer,) = layers_of(shaken(masked(net(8, 6), **HALF)))
+    fused = layer(inputs())
+    change(layer)
+    torch.testing.assert_close(layer(inputs()), fused, **CLOSE)
+    assert ways == ["fused", "additive"]
+
+
+def test_autocast_and_dropout_in_training_are_added_and_inference_is_not(ways):
+    (layer,) = layers_of(model := shaken(masked(net(8, 6), lora_dropout=0.5, **HALF)))
+    model.train()(inputs())
+    model.eval()(inputs())
+    with torch.no_grad():
+        model(inputs())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model.float()(inputs().float())
+    assert ways == ["additive", "fused", "fused", "additive"]
+    assert layer.masked_lora_dropout["default"].p == 0.5
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -1,12 +1,13 @@
-"""The masked LoRA kernel on its own: against dense matrices, what it keeps for backward, dtypes."""
+"""The masked LoRA kernels on their own: against dense matrices, what they keep for backward, dtypes."""
 
 import pytest
 import torch
 from tests.adapters.masked_reference import ELEMENT, ROW_COL, dense, gradients, picked
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from tombola.adapters.ops import Kept, masked_lora
+from tombola.adapters.ops import Kept, masked_additive, masked_fused
 
 OUT, IN, R = 24, 36, 3
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -23,14 +24,20 @@ KINDS = {
     "no element": (ELEMENT, 0, 0),
 }
 DIMS = {"rows": 0, "columns": 1, "entries": None}
+ways = pytest.mark.parametrize("way", ["additive", "fused"])
+kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 class Layer(nn.Module):
-    """One delta of scale 1.5."""
+    """A frozen layer and one delta of scale 1.5."""
 
-    def __init__(self, kind: str, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self, kind: str, dtype: torch.dtype = torch.float32, way: str = "fused", base: torch.dtype | None = None
+    ):
         super().__init__()
         torch.manual_seed(0)
+        self.way = way
+        self.weight = nn.Parameter(torch.randn(OUT, IN).to(base or dtype), requires_grad=False)
         self.how, *counts = KINDS[kind]
         self.places = []
         self.kept = []
@@ -45,7 +52,9 @@ class Layer(nn.Module):
         self.a, self.b = weights
 
     def forward(self, x: Tensor) -> Tensor:
-        return masked_lora(x, self.a, self.b, *self.kept, 1.5)
+        if self.way == "fused":
+            return masked_fused(x, self.weight, None, self.a, self.b, *self.kept, 1.5)
+        return F.linear(x, self.weight) + masked_additive(x, self.a, self.b, *self.kept, 1.5)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         shapes = ((R, IN), (OUT, R))
@@ -59,36 +68,45 @@ class Layer(nn.Module):
 
 
 @pytest.mark.parametrize("batch", [(7,), (2, 5), ()])
-@pytest.mark.parametrize("kind", KINDS)
-def test_output_and_gradients_are_those_of_the_dense_delta(kind, batch):
-    layer = Layer(kind, torch.float64)
+@ways
+@kinds
+def test_output_and_gradients_are_those_of_the_dense_delta(kind, way, batch):
+    layer = Layer(kind, torch.float64, way)
     x = torch.randn(*batch, IN, dtype=torch.float64, requires_grad=True)
     a, b = layer.factors()
     y = layer(x)
-    torch.testing.assert_close(y, x @ (1.5 * b @ a).T, **CLOSE)
+    torch.testing.assert_close(y, x @ (layer.weight + 1.5 * b @ a).T, **CLOSE)
     grad = torch.randn(y.shape, dtype=torch.float64)
     y.backward(grad)
     for_x, for_a, for_b = gradients(x.detach().view(-1, IN), grad.view(-1, OUT), a, b, 1.5)
-    torch.testing.assert_close(x.grad.view(-1, IN), for_x, **CLOSE)
+    torch.testing.assert_close(x.grad.view(-1, IN), for_x + grad.view(-1, OUT) @ layer.weight, **CLOSE)
+    assert layer.weight.grad is None
     for found, whole, places, how in zip((layer.a, layer.b), (for_a, for_b), layer.places, layer.how, strict=True):
         if places:
             torch.testing.assert_close(found.grad, picked(whole, places, how), **CLOSE)
         assert found.grad.shape == found.shape
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_gradients_pass_gradcheck(kind):
-    layer = Layer(kind, torch.float64)
+@ways
+@kinds
+def test_the_gradients_pass_gradcheck(kind, way):
+    layer = Layer(kind, torch.float64, way)
     x = torch.randn(5, IN, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, a, b: masked_lora(x, a, b, *layer.kept, 1.5), (x, layer.a, layer.b))
+
+    def run(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        if way == "additive":
+            return masked_additive(x, a, b, *layer.kept, 1.5)
+        return masked_fused(x, layer.weight, None, a, b, *layer.kept, 1.5)
+
+    assert torch.autograd.gradcheck(run, (x, layer.a, layer.b))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_backward_keeps_the_input_and_nothing_else(kind, autocast, dtype):
-    layer, kept = Layer(kind), {}
-    known = {one.untyped_storage().data_ptr() for one in (layer.a, layer.b)}
+@ways
+@kinds
+def test_backward_keeps_the_input_and_nothing_else(kind, way, dtype):
+    layer, kept = Layer(kind, way=way, base=dtype), {}
+    known = {one.untyped_storage().data_ptr() for one in (layer.a, layer.b, layer.weight)}
     known |= {kept.places.untyped_storage().data_ptr() for kept in layer.kept if kept.places is not None}
 
     def note(tensor: Tensor) -> Tensor:
@@ -97,18 +115,17 @@ def test_backward_keeps_the_input_and_nothing_else(kind, autocast, dtype):
         return tensor
 
     x = torch.randn(2, 7, IN, dtype=dtype, requires_grad=True)
-    with (
-        torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast),
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-    ):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         y = layer(x)
     assert kept == {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
-    assert not [value for value in vars(y.grad_fn).values() if isinstance(value, Tensor)]
+    node = next(n for n in (y.grad_fn, *(after for after, _ in y.grad_fn.next_functions)) if hasattr(n, "rest"))
+    assert not [value for value in vars(node).values() if isinstance(value, Tensor)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_forwards_before_their_backwards_are_exact(kind):
-    layer = Layer(kind, torch.float64)
+@ways
+@kinds
+def test_two_forwards_before_their_backwards_are_exact(kind, way):
+    layer = Layer(kind, torch.float64, way)
     first, second = torch.randn(2, 7, IN, dtype=torch.float64)
     layer(first).square().sum().backward()
     layer(second).square().sum().backward()
@@ -121,9 +138,10 @@ def test_two_forwards_before_their_backwards_are_exact(kind):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
-def test_checkpointing_changes_no_gradient(kind, reentrant):
-    layer = Layer(kind)
+@ways
+@kinds
+def test_checkpointing_changes_no_gradient(kind, way, reentrant):
+    layer = Layer(kind, way=way)
     x = torch.randn(7, IN, requires_grad=True)
     layer(layer(x).repeat(1, 2)[:, :IN]).square().sum().backward()
     expected, for_x, x.grad = layer.gradients(), x.grad, None
@@ -133,9 +151,9 @@ def test_checkpointing_changes_no_gradient(kind, reentrant):
     assert torch.equal(x.grad, for_x)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@kinds
 def test_autocast_gives_its_dtype_and_float32_gradients(kind):
-    layer = Layer(kind)
+    layer = Layer(kind, way="additive")
     x = torch.randn(7, IN, requires_grad=True)
     exact = layer(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -148,32 +166,66 @@ def test_autocast_gives_its_dtype_and_float32_gradients(kind):
 
 @pytest.mark.parametrize("x_dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_products_are_in_the_factors_dtype_and_gradients_in_each_one_s_own(dtype, x_dtype):
-    layer = Layer("row_col", dtype)
+@ways
+def test_gradients_have_each_one_s_own_dtype_whatever_the_base_s(dtype, x_dtype, way):
+    layer = Layer("row_col", dtype, way, base=x_dtype)
     x = torch.randn(7, IN).to(x_dtype).requires_grad_()
     y = layer(x)
-    assert y.dtype == dtype
+    assert y.dtype == (x_dtype if way == "fused" else torch.promote_types(x_dtype, dtype))
     y.float().square().sum().backward()
     assert layer.a.grad.dtype == layer.b.grad.dtype == dtype
     assert x.grad.dtype == x_dtype
 
 
-def test_a_bfloat16_input_is_widened_and_not_the_factors_rounded():
+def test_added_a_bfloat16_input_is_widened_and_not_the_factors_rounded():
     layer = Layer("row_col")
     x = torch.randn(7, IN).bfloat16()
-    assert torch.equal(layer(x), layer(x.float()))
+    found = masked_additive(x, layer.a, layer.b, *layer.kept, 1.5)
+    assert torch.equal(found, masked_additive(x.float(), layer.a, layer.b, *layer.kept, 1.5))
 
 
-def test_only_what_is_asked_for_gets_a_gradient():
-    layer = Layer("row_col")
+@kinds
+def test_in_bfloat16_both_ways_are_as_near_to_the_exact_as_each_other(kind):
+    distances = {}
+    for way in ("additive", "fused"):
+        layer = Layer(kind, torch.float32, way, base=torch.bfloat16)
+        layer.b.data.mul_(0.1)  # a delta smaller than the weight, as training leaves it
+        x = torch.randn(200, IN, generator=torch.Generator().manual_seed(3)).bfloat16().requires_grad_()
+        y = layer(x).bfloat16()
+        grad = torch.randn(200, OUT, generator=torch.Generator().manual_seed(4)).bfloat16()
+        y.backward(grad)
+        a, b = (factor.double() for factor in layer.factors())
+        whole = layer.weight.double() + 1.5 * b @ a
+        exact = (x.double() @ whole.T, grad.double() @ whole)
+        distances[way] = [(one.double() - two).norm() for one, two in zip((y, x.grad), exact, strict=True)]
+        _, for_a, _ = gradients(x.detach().double(), grad.double(), a, b, 1.5)
+        if layer.places[0]:
+            expected = picked(for_a, layer.places[0], layer.how[0]).float()
+            torch.testing.assert_close(layer.a.grad, expected, rtol=1e-4, atol=1e-3)
+    assert all(one < 1.5 * other for one, other in zip(distances["fused"], distances["additive"], strict=True))
+
+
+def test_a_trained_bias_gets_its_gradient():
+    layer, bias = Layer("row_col"), torch.randn(OUT, requires_grad=True)
+    x = torch.randn(2, 7, IN)
+    y = masked_fused(x, layer.weight, bias, layer.a, layer.b, *layer.kept, 1.5)
+    torch.testing.assert_close(y, layer(x) + bias)
+    y.sum().backward()
+    assert torch.equal(bias.grad, torch.full((OUT,), 14.0))
+
+
+@ways
+def test_only_what_is_asked_for_gets_a_gradient(way):
+    layer = Layer("row_col", way=way)
     layer.a.requires_grad_(False)
     layer(torch.randn(7, IN)).sum().backward()
     assert layer.a.grad is None
     assert layer.b.grad.abs().max() > 0
 
 
-def test_compiling_changes_nothing():
-    layer = Layer("row_col")
+@ways
+def test_compiling_changes_nothing(way):
+    layer = Layer("row_col", way=way)
     x = torch.randn(7, IN)
     expected = layer(x)
     expected.sum().backward()

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from peft.tuners._buffer_dict import BufferDict
 from torch import Tensor, nn
 
+from tombola.adapters.borrowing import may_borrow
 from tombola.adapters.delta_layer import DeltaLinear
 from tombola.adapters.masked_lora_config import MaskedLoraConfig
 from tombola.adapters.masked_lora_leaves import MaskedA, MaskedB
@@ -85,7 +86,16 @@ class MaskedLoraLinear(DeltaLinear):
         return self._b(name).scale * (factors.b @ factors.a)
 
     def _may_borrow_for(self, names: list[str]) -> bool:
-        return False
+        # The weight is only read, so any thread may come; dropout makes the adapter's input another than the base's.
+        if len(names) != 1 or not may_borrow(self.base_layer):
+            return False
+        dropped = self.training and self.masked_lora_settings[names[0]].lora_dropout > 0
+        device = cast(Tensor, self.base_layer.weight).device.type
+        return not dropped and not torch.is_autocast_enabled(device)
+
+    def _with_base(self, name: str, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        base = (self.base_layer.weight, self.base_layer.bias)
+        return self.masked_lora_b[name](x, self.masked_lora_a[name](), *self._kept(name), base)
 
     def _product(self, name: str, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         a = self.masked_lora_a[name]()

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tombola.adapters.ops import Kept, masked_lora
+from tombola.adapters.ops import Kept, masked_additive, masked_fused
 from tombola.adapters.wide import WideLeaf
 
 
@@ -32,10 +32,17 @@ class MaskedB(WideLeaf):
         self.scale = scale
 
     def forward(
-        self, x: Float[Tensor, "*batch in"], a: Float[Tensor, "*stored"], kept_a: Kept, kept_b: Kept
+        self,
+        x: Float[Tensor, "*batch in"],
+        a: Float[Tensor, "*stored"],
+        kept_a: Kept,
+        kept_b: Kept,
+        base: tuple[Float[Tensor, "out in"], Float[Tensor, "out"] | None] | None = None,
     ) -> Float[Tensor, "*batch out"]:
-        """The delta's product with x."""
-        return masked_lora(x, a, self.weight, kept_a, kept_b, self.scale)
+        """The delta's product with x; with a base layer's weight and bias, its output included."""
+        if base is None:
+            return masked_additive(x, a, self.weight, kept_a, kept_b, self.scale)
+        return masked_fused(x, *base, a, self.weight, kept_a, kept_b, self.scale)
 
     def extra_repr(self) -> str:
         """Shape of the numbers and the delta's fixed factor."""

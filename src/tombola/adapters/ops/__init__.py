@@ -4,7 +4,8 @@ from tombola.adapters.ops.additive import bola_additive
 from tombola.adapters.ops.borrowed import bola_borrowed
 from tombola.adapters.ops.delta import bola_delta
 from tombola.adapters.ops.factor import Kept, spread, stored
-from tombola.adapters.ops.masked_lora import masked_lora
+from tombola.adapters.ops.masked_additive import masked_additive
+from tombola.adapters.ops.masked_fused import masked_fused
 from tombola.adapters.ops.selection import selected_blocks
 from tombola.adapters.ops.sparse_additive import sparse_additive
 from tombola.adapters.ops.sparse_borrowed import sparse_borrowed
@@ -16,7 +17,8 @@ __all__ = [
     "bola_additive",
     "bola_borrowed",
     "bola_delta",
-    "masked_lora",
+    "masked_additive",
+    "masked_fused",
     "scaled",
     "scattered",
     "selected_blocks",
