@@ -1,13 +1,13 @@
 """Plans: the papers' numbers of trainable parameters, counted offline on the meta device."""
 
 import copy
+import importlib
 from typing import Any
 
 import pytest
 from peft import get_peft_model, get_peft_model_state_dict
 from rich.console import Console
 
-import tombola
 from tombola.models import load_host, plan
 from tombola.models.planning import micro_batch_tokens, optimizer_steps
 
@@ -28,6 +28,11 @@ def lora(targets: list[str], r: int, **fields: Any) -> dict[str, Any]:
 
 def bola(targets: list[str], k: int, in_divs: int, out_divs: int) -> dict[str, Any]:
     return adapter("tombola.BolaConfig", target_modules=targets, k=k, in_divs=in_divs, out_divs=out_divs, alpha=4.0)
+
+
+def partitioned(targets: list[str], r: int, r_minor: int = 2) -> dict[str, Any]:
+    """PiLoRA's second stage; half of the rows are dominant."""
+    return adapter("tombola.PartitionedLoraConfig", target_modules=targets, r=r, r_minor=r_minor, lora_alpha=2 * r)
 
 
 @pytest.fixture
@@ -54,6 +59,7 @@ PAPERS = [
     (lora(QK, 8, use_dora=True), "roberta_base", COLA, 313_344),
     (lora(ROBERTA_LINEARS, 32), "roberta_large", COLA, 14_155_776),
     (lora(QKVUD, 32), "llama2_7b", MATH, 56_098_816),
+    (partitioned(QKVUD, 32, 2), "llama2_7b", MATH, 44_703_744),
     (lora(LLAMA_LINEARS, 16), "smollm2_1b7", MATH, 18_087_936),
     (lora(CLIP_LINEARS, 8), "clip_vit_b32", CARS, 1_327_104),
 ]
@@ -111,18 +117,28 @@ def test_gates_are_counted_apart(planned, monkeypatch):
         lora(QKVUD, 4),
         lora(QKVUD, 4, use_dora=True),
         adapter("peft.ShiraConfig", target_modules=QKVUD, r=4),
+        partitioned(QKVUD, 4, 1),
     ],
-    ids=["bola", "lora", "dora", "shira"],
+    ids=["bola", "lora", "dora", "shira", "partitioned"],
 )
 def test_the_plan_counts_what_a_real_adapter_trains_and_stores(planned, model_of, method):
     made = planned(method, "tiny_llama", MATH)
     fields = {name: value for name, value in method["config"].items() if name != "_target_"}
-    config_class = tombola.BolaConfig if "Bola" in method["name"] else getattr(__import__("peft"), method["name"][5:])
+    package, _, name = method["name"].partition(".")
+    config_class = getattr(importlib.import_module(package), name)
     net = load_host(model_of("tiny_llama"), kind="generate", labels=0, seed=0).net
     real = get_peft_model(net, config_class(**copy.deepcopy(fields)))
     assert made.trainable == sum(p.numel() for p in real.parameters() if p.requires_grad)
     saved = get_peft_model_state_dict(real, save_embedding_layers=False)
     assert made.stored == sum(value.numel() for value in saved.values())
+
+
+def test_a_partitioned_lora_keeps_the_layers_own_inputs_where_pefts_keeps_float32_copies(planned):
+    ours, pefts = (planned(method(QKVUD, 32), "llama2_7b", MATH).memory for method in (partitioned, lora))
+    tokens, layers = 4096, 32
+    copies = 4 * (4 * 4096 + 11008)  # bytes of a token and a layer: q, k, v and up read 4,096 numbers each
+    shared = 2 * (2 * 4096 + 11008)
+    assert pefts.activations - ours.activations == tokens * layers * (copies - shared)
 
 
 def test_pissa_is_stored_with_twice_the_rank(planned):

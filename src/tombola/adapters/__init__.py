@@ -9,6 +9,9 @@ from tombola.adapters.lora_dash_layer import LoraDashLinear
 from tombola.adapters.masked_lora import MaskedLoraModel
 from tombola.adapters.masked_lora_config import MaskedLoraConfig, masked_lora_counts
 from tombola.adapters.masked_lora_layer import LowRank, MaskedLoraLinear
+from tombola.adapters.partitioned_lora import PartitionedLoraModel, partitioned_lora_layers
+from tombola.adapters.partitioned_lora_config import PartitionedLoraConfig
+from tombola.adapters.partitioned_lora_layer import PartitionedLoraLinear
 from tombola.adapters.register import register_tuner
 from tombola.adapters.rosa import RosaModel, rosa_entries, rosa_layers, write_rosa_counts
 from tombola.adapters.rosa_config import RosaConfig
@@ -23,6 +26,7 @@ register_tuner("sparse_delta", SparseDeltaConfig, SparseDeltaModel)
 register_tuner("rosa", RosaConfig, RosaModel)
 register_tuner("lora_dash", LoraDashConfig, LoraDashModel)
 register_tuner("masked_lora", MaskedLoraConfig, MaskedLoraModel)
+register_tuner("partitioned_lora", PartitionedLoraConfig, PartitionedLoraModel)
 
 __all__ = [
     "BolaConfig",
@@ -35,6 +39,9 @@ __all__ = [
     "MaskedLoraConfig",
     "MaskedLoraLinear",
     "MaskedLoraModel",
+    "PartitionedLoraConfig",
+    "PartitionedLoraLinear",
+    "PartitionedLoraModel",
     "RosaConfig",
     "RosaLinear",
     "RosaModel",
@@ -44,6 +51,7 @@ __all__ = [
     "awake",
     "choose_directions",
     "masked_lora_counts",
+    "partitioned_lora_layers",
     "register_tuner",
     "rosa_entries",
     "rosa_layers",

@@ -91,7 +91,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         row_tokens=row_tokens,
         tokens=micro_batch_tokens(model, training, launch, row_tokens),
         inputs=counts.inputs,
-        cast="LoraConfig" in str(adapter.get("_target_")) and model["dtype"] != "float32",
+        cast=str(adapter.get("_target_")).endswith(".LoraConfig") and model["dtype"] != "float32",
         dropout=bool(adapter.get("lora_dropout") or adapter.get("dropout")),
     )
     return Plan(
