@@ -35,6 +35,7 @@ CLASSES = 10
 BATCH = 4
 # Every phase of a method within the matrix's four steps, and blocks that divide the narrowest of its layers.
 SHORT: dict[str, dict[str, Any]] = {
+    "pilora": {"check_every": 2},
     "rigsa": {"n_prunings": 1},
     "rosa": {"warmup_steps": 2},
     "sparse_adapter": {"mask_update_every": 1, "mask_epochs": 0.5},

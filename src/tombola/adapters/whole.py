@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 
@@ -29,3 +30,16 @@ def whole(*parameters: Tensor, dims: int, numel: int | None = None) -> Iterator[
                 "FullyShardedDataParallel.summon_full_params(model), or save the adapter and load it on one process"
             )
     yield pieces
+
+
+def whole_gradient(parameter: Tensor) -> Tensor:
+    """The parameter's gradient in one piece, between backward and the step; zeros where it has none.
+
+    Under ZeRO this gathers it, so every rank must come here.
+    """
+    gradient = parameter.grad
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):  # ZeRO-3, ZeRO-2
+        from deepspeed.utils import safe_get_full_grad
+
+        gradient = safe_get_full_grad(parameter)
+    return torch.zeros_like(parameter) if gradient is None else gradient

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from omegaconf import OmegaConf
 from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 
 from tombola.methods.residual import is_pissa, remember_start
 
@@ -32,6 +34,17 @@ def attach(host: Host, config: PeftConfig, *, seed: int) -> PeftModel:
     if is_pissa(completed):
         remember_start(model)
     return model
+
+
+def detach(model: PeftModel) -> None:
+    """Take the adapter off: every layer is the host's own again, and so is a new head, with its values at the start."""
+    net = model.get_base_model()
+    for path, module in list(net.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            net.set_submodule(path, module.get_base_layer())
+        elif isinstance(module, ModulesToSaveWrapper):
+            net.set_submodule(path, module.original_module)
+    del net.peft_config  # or PEFT would warn that the next adapter is a second one
 
 
 def complete(config: PeftConfig, host: Host) -> PeftConfig:

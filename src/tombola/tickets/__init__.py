@@ -5,13 +5,18 @@ from tombola.tickets.draw import draw, random_support, top_k
 from tombola.tickets.drop import kept_layers
 from tombola.tickets.measure import density, origins, overlap
 from tombola.tickets.regrow import drop_fraction, grow_and_drop
+from tombola.tickets.rows import ROW_RULES, TOP_FRACTION, above_mean, dominant_mask, row_scores
 from tombola.tickets.score import SCORES, as_tiles, block_sums, score, sign_stable
 
 __all__ = [
+    "ROW_RULES",
     "SCORES",
+    "TOP_FRACTION",
+    "above_mean",
     "as_tiles",
     "block_sums",
     "density",
+    "dominant_mask",
     "draw",
     "drop_fraction",
     "grow_and_drop",
@@ -19,6 +24,7 @@ __all__ = [
     "origins",
     "overlap",
     "random_support",
+    "row_scores",
     "score",
     "sign_stable",
     "task_directions",
