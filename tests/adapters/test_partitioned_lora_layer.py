@@ -159,13 +159,14 @@ def test_dropout_is_on_the_adapter_s_input_alone_and_while_it_trains(way):
 @pytest.mark.parametrize("settings", [{}, {"minor_scale": "alpha_over_r_minor"}, {"r_minor": 0}, {"dominant": 1.0}])
 def test_the_plain_lora_of_the_summed_rank_has_the_same_delta(settings):
     layer = filled(partitioned(net(), **settings))
-    a, b = layer.lora_factors("default")
+    a, b, alpha = layer.low_rank("default")
     r_minor = settings.get("r_minor", 2)
     assert (a.shape, b.shape) == ((4 + r_minor, 8), (6, 4 + r_minor))
     torch.testing.assert_close(b @ a, layer.get_delta_weight("default").detach(), rtol=0, atol=1e-12)
+    assert alpha == len(a)
     assert not a.requires_grad
     assert not b.requires_grad
-    config = LoraConfig(target_modules=["0"], r=len(a), lora_alpha=len(a))
+    config = LoraConfig(target_modules=["0"], r=len(a), lora_alpha=alpha)
     stock = get_peft_model(net(), config)
     stock.base_model.model[0].lora_A["default"].weight.data.copy_(a)
     stock.base_model.model[0].lora_B["default"].weight.data.copy_(b)

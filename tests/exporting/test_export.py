@@ -77,10 +77,16 @@ def adapters():
             tombola.MaskedLoraConfig(target_modules=roberta, r=2, granularity="element", **HALF),
             "tiny_roberta",
         ),
+        "partitioned_lora-llama": (
+            tombola.PartitionedLoraConfig(
+                target_modules=llama, r=3, r_minor=2, lora_alpha=5.0, dominant=0.4, minor_scale="alpha_over_r_minor"
+            ),
+            "tiny_llama",
+        ),
     }
 
 
-LOW_RANK = ["lora-llama", "masked_lora-llama", "masked_lora-roberta"]
+LOW_RANK = ["lora-llama", "masked_lora-llama", "masked_lora-roberta", "partitioned_lora-llama"]
 DENSE = [*LOW_RANK, "rosa-llama"]
 SPARSE = [name for name in adapters() if name not in DENSE]
 

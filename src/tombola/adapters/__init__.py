@@ -6,9 +6,10 @@ from tombola.adapters.bola_layer import BolaLinear
 from tombola.adapters.lora_dash import LoraDashModel, choose_directions
 from tombola.adapters.lora_dash_config import LoraDashConfig
 from tombola.adapters.lora_dash_layer import LoraDashLinear
+from tombola.adapters.low_rank import LowRank
 from tombola.adapters.masked_lora import MaskedLoraModel
 from tombola.adapters.masked_lora_config import MaskedLoraConfig, masked_lora_counts
-from tombola.adapters.masked_lora_layer import LowRank, MaskedLoraLinear
+from tombola.adapters.masked_lora_layer import MaskedLoraLinear
 from tombola.adapters.partitioned_lora import PartitionedLoraModel, partitioned_lora_layers
 from tombola.adapters.partitioned_lora_config import PartitionedLoraConfig
 from tombola.adapters.partitioned_lora_layer import PartitionedLoraLinear

@@ -1,6 +1,6 @@
 """A linear layer with masked LoRA adapters on it."""
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -9,20 +9,13 @@ from torch import Tensor, nn
 
 from tombola.adapters.borrowing import may_borrow
 from tombola.adapters.delta_layer import DeltaLinear
+from tombola.adapters.low_rank import LowRank
 from tombola.adapters.masked_lora_config import MaskedLoraConfig
 from tombola.adapters.masked_lora_leaves import MaskedA, MaskedB
 from tombola.adapters.masked_lora_start import masked_kept, masked_start
 from tombola.adapters.ops import Kept, spread
 from tombola.adapters.whole import whole
 from tombola.adapters.wide import at_least_float32
-
-
-class LowRank(NamedTuple):
-    """A delta as PEFT's LoRA has it, alpha / r * B A."""
-
-    a: Float[Tensor, "r in"]
-    b: Float[Tensor, "out r"]
-    alpha: float
 
 
 class MaskedLoraLinear(DeltaLinear):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tombola.adapters.borrowing import may_borrow
 from tombola.adapters.delta_layer import DeltaLinear
 from tombola.adapters.kept import kept_places
+from tombola.adapters.low_rank import LowRank
 from tombola.adapters.ops import Factors, Partition, joined_a, joined_b, partitioned_lora
 from tombola.adapters.partitioned_lora_config import PartitionedLoraConfig
 from tombola.adapters.partitioned_lora_leaves import GroupFactor, group_factors
@@ -73,15 +74,16 @@ class PartitionedLoraLinear(DeltaLinear):
         return b @ a
 
     @torch.no_grad()
-    def lora_factors(self, name: str) -> tuple[Float[Tensor, "R in"], Float[Tensor, "out R"]]:
-        """A and B of the plain LoRA with the same delta, of rank R = r + r_minor; its lora_alpha is R, its scale 1.
+    def low_rank(self, name: str) -> LowRank:
+        """The same delta as a plain LoRA's: of rank r + r_minor, which its alpha is too, so that its scale is 1.
 
         What a layer has not of the minor group is zero there, so that all layers have one rank.
         """
         a, b = self._joined(name)
         config = self.partitioned_lora_settings[name]
-        missing = config.r + config.r_minor - len(a)
-        return nn.functional.pad(a, (0, 0, 0, missing)), nn.functional.pad(b, (0, missing))
+        rank = config.r + config.r_minor
+        missing = rank - len(a)
+        return LowRank(nn.functional.pad(a, (0, 0, 0, missing)), nn.functional.pad(b, (0, missing)), rank)
 
     def _joined(self, name: str) -> tuple[Float[Tensor, "R in"], Float[Tensor, "out R"]]:
         partition = self._partition(name)

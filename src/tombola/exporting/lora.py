@@ -1,7 +1,8 @@
 """A low-rank delta of our own kinds as a stock LoRA adapter (Hu et al., 2021, arXiv 2106.09685), which PEFT loads by
 itself.
 
-What is not kept of a factor becomes explicit zeros. A layer says its whole factors and alpha by `low_rank`.
+What is not kept of a factor becomes explicit zeros, as does a row outside its group. A layer says its whole factors and
+alpha by `low_rank`.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Protocol, cast
 from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from tombola.adapters import LowRank, MaskedLoraLinear
+from tombola.adapters import LowRank, MaskedLoraLinear, PartitionedLoraLinear
 from tombola.exporting.stock import ADAPTER, BASE, common_settings, method_of, trained_in_full, write_stock
 
 _CARD = """---
@@ -60,7 +61,7 @@ def write_lora(model: PeftModel, adapter: Path, folder: Path) -> None:
 def _low_rank_layers_of(model: PeftModel, method: str) -> dict[str, LowRankLayer]:
     net = model.get_base_model()
     layers = {path: module for path, module in net.named_modules() if isinstance(module, BaseTunerLayer)}
-    if not all(isinstance(layer, MaskedLoraLinear) for layer in layers.values()):
+    if not all(isinstance(layer, MaskedLoraLinear | PartitionedLoraLinear) for layer in layers.values()):
         raise ValueError(
             f"{method}'s delta is no product of two factors, which format=lora holds: take format=merged or "
             "format=native"
