@@ -142,6 +142,19 @@ def per_entry(kind: str, folder: Path) -> dict[str, Tensor]:
     return {**trained(model), **run.optimizer_state("one")}
 
 
+def few(kind: str, folder: Path) -> dict[str, Tensor]:
+    """A phase on a few of the rows, accuracy on them before and after, and what the first rank makes."""
+    model, run = headed(), trainer(kind, folder)
+    with run.few_shot(per_class=5, share=1.0):
+        measured = [run.accuracy(model)]
+        run.train(model, phase="few")
+        measured.append(run.accuracy(model))
+    assert run.ranks.gather(measured) == [measured] * run.ranks.count
+    made = run.once("made", lambda: {"rank": torch.tensor([float(run.ranks.rank)])})
+    assert run.ranks.gather(float(made["rank"])) == [0.0] * run.ranks.count
+    return {**trained(model), "accuracy": torch.tensor(measured)}
+
+
 def halved(kind: str, folder: Path) -> None:
     """bfloat16 values stay the same on every rank; ZeRO refuses them."""
     model, run = headed(), trainer(kind, folder)
@@ -166,6 +179,7 @@ def main() -> None:
         "rewritten": rewritten(kind, folder / "rewritten"),
         "dense": dense(kind, folder / "dense"),
         "per entry": per_entry(kind, folder / "per_entry"),
+        "few": few(kind, folder / "few"),
     }
     halved(kind, folder / "halved")
     if int(os.environ.get("RANK", 0)) == 0:

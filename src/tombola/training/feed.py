@@ -43,6 +43,16 @@ class Feed:
         self.steps_per_epoch = steps_per_epoch(len(rows), settings.batch_size)
         self._order: tuple[tuple[object, ...], list[int]] = ((), [])
 
+    def part(self, numbers: Sequence[int]) -> "Feed":
+        """A feed of only these rows."""
+        return Feed(
+            [self.rows[number] for number in numbers],
+            self.settings,
+            pad_token_id=self.pad_token_id,
+            padding_side=self.padding_side,
+            ranks=self.ranks,
+        )
+
     def draw(self, phase: str, step: int, redraws: Sequence[tuple[int, int]] = ()) -> OptimizerBatch:
         """This rank's share of the phase's optimizer batch number `step`."""
         drawn = self._rows(phase, step, redraws)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tombola.training.batches import IGNORED
@@ -36,18 +36,27 @@ def takes_logits_to_keep(model: nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(base_model(model).forward).parameters
 
 
-def _next_token_loss(call: Callable[..., Any], batch: Batch, keeps_logits: bool) -> Float[Tensor, ""]:
-    """Logits are the largest tensor of a small model's step: no position that is unlabelled in every row gets them."""
+def labelled_logits(
+    call: Callable[..., Any], batch: Batch, keeps_logits: bool
+) -> tuple[Float[Tensor, "rows kept vocabulary"], Int[Tensor, "rows kept"]]:
+    """A language model's logits at `batch.predicts_from`, and the tokens, or IGNORED, that follow there.
+
+    Logits are the largest tensor of a small model's step: no position that is unlabelled in every row gets them.
+    """
     positions = batch.predicts_from
     assert positions is not None
     if keeps_logits:
         logits = call(**batch.inputs, use_cache=False, logits_to_keep=positions).logits
     else:
         logits = call(**batch.inputs, use_cache=False).logits[:, positions]
-    targets = batch.labels[:, positions + 1].flatten()
+    return logits, batch.labels[:, positions + 1]
+
+
+def _next_token_loss(call: Callable[..., Any], batch: Batch, keeps_logits: bool) -> Float[Tensor, ""]:
+    logits, targets = labelled_logits(call, batch, keeps_logits)
     # Picking the labelled rows out of `logits` first took twice as long: its backward scatters a tokens x vocabulary.
     flat = _at_least_float32(logits.flatten(0, 1))
-    return F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="sum")
+    return F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

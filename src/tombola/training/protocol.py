@@ -1,12 +1,14 @@
 """What methods see of training: the `Trainer`, its hooks, its history, and how it can stop."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from tombola.training.plan import Window
+from tombola.training.progress import PhaseProgress
 from tombola.training.rewrite import Rewrite
 
 
@@ -126,4 +128,29 @@ class Trainer(Protocol):
 
     def gradients(self, model: nn.Module, *, batches: int) -> dict[str, Tensor]:
         """Mean gradient of each trainable parameter over so many optimizer batches, the same on every rank."""
+        ...
+
+    def few_shot(self, *, per_class: int, share: float) -> AbstractContextManager[None]:
+        """Inside, the training rows are `per_class` of each class, or a `share` of rows that have none.
+
+        Phases, steps of an epoch, gradients and `accuracy` are then those of the few; which, the seed decides.
+        """
+        ...
+
+    def accuracy(self, model: nn.Module) -> float:
+        """Share of the rows, of a language model of the labelled tokens, predicted right; without dropout.
+
+        The same on every rank. Raises ValueError for a model with a single output.
+        """
+        ...
+
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors that `make` gives, made once a run: kept in its folder, and read from there by a resume.
+
+        `make` is called on every rank; all get the first rank's, on the CPU. `name` must be no phase's.
+        """
+        ...
+
+    def progress(self, name: str, total: int) -> PhaseProgress:
+        """A context whose `show(done, text)` tells how far a method's own work has come."""
         ...

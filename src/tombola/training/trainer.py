@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tombola.training import archive, checkpoint, random_state, rewrite
@@ -16,6 +17,7 @@ from tombola.training.conditions import activation_checkpointing, deterministic
 from tombola.training.dense import dense_gradients
 from tombola.training.eight_bit import check_eight_bit
 from tombola.training.feed import Feed
+from tombola.training.few_shot import accuracy, few_shot_rows
 from tombola.training.gradients import mean_gradients
 from tombola.training.interrupt import stop_signals
 from tombola.training.journal import Journal
@@ -34,6 +36,7 @@ from tombola.training.trackers import Log, Tracker
 from tombola.training.weights import check_fit, copy_into, trained_tensors
 
 PHASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MADE = "made.safetensors"  # of `once`
 
 
 class AcceleratedTrainer:
@@ -169,6 +172,34 @@ class AcceleratedTrainer:
         """Mean gradient of each trainable parameter over so many optimizer batches, the same on every rank."""
         with deterministic(self.ranks.device):
             return mean_gradients(model, self.feed, batches=batches)
+
+    @contextlib.contextmanager
+    def few_shot(self, *, per_class: int, share: float) -> Iterator[None]:
+        """Inside, the training rows are a few of them; see the protocol."""
+        every = self.feed
+        numbers = few_shot_rows(every.rows, per_class=per_class, share=share, seed=self.settings.seed)
+        self.feed = every.part(numbers)
+        try:
+            yield
+        finally:
+            self.feed = every
+
+    def accuracy(self, model: nn.Module) -> float:
+        """Share of the rows, or of their labelled tokens, that the model gets right; the same on every rank."""
+        with deterministic(self.ranks.device):
+            return accuracy(model, self.feed)
+
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What `make` gives the first time, whole in the run's folder or not there; see the protocol."""
+        folder = self.run_dir / "phases" / name
+        if not self.ranks.from_first(lambda: archive.is_complete(folder)):
+            made = make()
+            self.ranks.from_first(lambda: archive.write_folder(folder, lambda part: save_file(made, part / MADE)))
+        return load_file(folder / MADE)
+
+    def progress(self, name: str, total: int) -> PhaseProgress:
+        """Progress of a method's own work, shown by the first rank."""
+        return PhaseProgress(self.console if self.ranks.first else None, name, total)
 
     def report(self, numbers: dict[str, float]) -> None:
         """Shows numbers of the whole run, its scores say, in the tracker."""
