@@ -56,6 +56,18 @@ def test_what_a_method_tells_of_its_ticket_is_recorded(start: Any, tmp_path: Pat
     assert set(record.cost["seconds"]) == {"round-0", "round-1", "evaluation"}
 
 
+def test_the_densities_of_a_search_are_recorded_and_drawn(start: Any, tmp_path: Path) -> None:
+    folder = start("model=tiny_roberta", "method=partial_lora", "method.head_steps=2")
+    assert main(folder) == 0
+    (record,) = read_records(tmp_path / "records")
+    densities = record.ticket["densities"]
+    assert len(densities) == len(record.ticket["layers"]) == 4
+    assert all(0 <= density <= 1 for density in densities.values())
+    assert record.ticket["evaluations"] <= 1 + 5 * 4
+    assert (folder / "densities.png").stat().st_size > 1000
+    assert set(record.cost["seconds"]) == {"head", "train", "evaluation"}
+
+
 def test_equal_trainable_numbers_for_lora_and_bola_in_the_demo() -> None:
     """`make demo` compares adapters of one size: BoLA's count equals LoRA's where in_divs * out_divs is the width."""
     configs = {name: compose(["training=demo", f"method={name}"]) for name in ("lora", "bola")}

@@ -21,7 +21,7 @@ from tombola.evaluation import AnswerFile, answer, evaluation_progress
 from tombola.methods import Method
 from tombola.models import Host, ModelUnavailable, load_host
 from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket, told
-from tombola.pictures import draw_ticket
+from tombola.pictures import draw_densities, draw_ticket
 from tombola.sample import divided, spread
 from tombola.tasks import DataError, Example, Task, encode, load_task
 from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ranks, Settings, validation_loss
@@ -151,7 +151,7 @@ class Run:
         scores = self._scores(model, host, checksum(saved), trainer.ranks)
         seconds = time.perf_counter() - started
         if trainer.ranks.first:
-            ticket = {**self._draw(model), **told(saved)}
+            ticket = self._draw(model, told(saved))
             self.outcome.write("ok", trainer.histories, scores, ticket, saved, host.provenance, seconds)
             self._tell(scores)
         trainer.report({f"{score.split}/{score.metric}": score.value for score in scores})
@@ -182,17 +182,20 @@ class Run:
                 scores += [Score(task.name, split, metric, value, len(examples)) for metric, value in measured.items()]
         return scores
 
-    def _draw(self, model: nn.Module) -> dict[str, Any]:
-        """The ticket's summary, after drawing it; LoRA is pooled to the grid that BoLA has on this model."""
-        names = [self.config[group]["name"] for group in ("method", "model", "task")]
+    def _draw(self, model: nn.Module, says: dict[str, Any]) -> dict[str, Any]:
+        """The ticket's summary with what the method says, after drawing both; LoRA is pooled to BoLA's grid here."""
+        title = "{} on {} · {}".format(*(self.config[group]["name"] for group in ("method", "model", "task")))
         grid = self.config["model"]["grid"]
-        return draw_ticket(
+        if "densities" in says:
+            draw_densities(says["densities"], self.folder / "densities.png", title)
+        drawn = draw_ticket(
             model,
             self.folder / "ticket.png",
-            "{} on {} · {}".format(*names),
+            title,
             beside=sibling_ticket(self.folder),
             grid=(grid["in_divs"], grid["out_divs"]),
         )
+        return {**drawn, **says}
 
     def _tell(self, scores: Sequence[Score]) -> None:
         for score in scores:

@@ -36,11 +36,13 @@ BATCH = 4
 # Every phase of a method within the matrix's four steps, and blocks that divide the narrowest of its layers.
 SHORT: dict[str, dict[str, Any]] = {
     "pilora": {"check_every": 2},
+    "partial_lora": {"head_steps": 2},
     "rigsa": {"n_prunings": 1},
     "rosa": {"warmup_steps": 2},
     "sparse_adapter": {"mask_update_every": 1, "mask_epochs": 0.5},
     "sparse_block": {"mask_update_every": 1, "mask_epochs": 0.5, "config": {"block": 8}},
     "spiel": {"reselect_every": 2, "accumulate": 1},
+    "targeted_lora": {"head_steps": 2},
 }
 
 
@@ -111,19 +113,21 @@ class HookedTrainer:
 
 
 class Found(Exception):
-    """Carries the model that a method's first phase would train."""
+    """Carries the model that a method's first phase of its own would train."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = model
 
 
 class FindingTrainer:
-    """The real trainer, but that its first phase does not begin."""
+    """The real trainer, but that its first phase does not begin, unless it fits a head only to measure the host."""
 
     def __init__(self, trainer: AcceleratedTrainer) -> None:
         self.trainer = trainer
 
-    def train(self, model: torch.nn.Module, **_: Any) -> Any:
+    def train(self, model: torch.nn.Module, *, phase: str, **options: Any) -> Any:
+        if phase == "head":
+            return self.trainer.train(model, phase=phase, **options)
         raise Found(model.eval())
 
     def __getattr__(self, name: str) -> Any:
@@ -197,7 +201,7 @@ class Matrix:
         return Run(recipe, model, folder / recipe.saved_in, phases)
 
     def untrained(self, method: str, family: str) -> torch.nn.Module:
-        """The model as its first phase finds it."""
+        """The model as its first phase, but for a host's head, finds it."""
         trainer = FindingTrainer(self.trainer(family, self.folders.mktemp("untrained")))
         try:
             return self.method(method, family).fit(load(family), trainer)

@@ -7,6 +7,7 @@ from tombola.methods.lora_dash import LoraDash
 from tombola.methods.lota import Lota
 from tombola.methods.lt_sft import LtSft
 from tombola.methods.milora import Milora
+from tombola.methods.partial_lora import PartialLora
 from tombola.methods.pilora import Pilora
 from tombola.methods.protocol import Method
 from tombola.methods.qlora import Qlora
@@ -27,6 +28,7 @@ __all__ = [
     "LtSft",
     "Method",
     "Milora",
+    "PartialLora",
     "Pilora",
     "Qlora",
     "RandomMask",
