@@ -123,7 +123,16 @@ def test_the_demos_adapters_have_one_size():
     assert config["target_modules"] == lora["method"]["config"]["target_modules"]
 
 
-LOW_RANK = {"dora", "lora_dash", "milora", "pissa", "rslora", "shira"}  # LoRA's family, and a rank's worth of entries
+LOW_RANK = {
+    "dora",
+    "lora_dash",
+    "milora",
+    "pissa",
+    "rslora",
+    "shira",
+    "partial_lora",
+    "targeted_lora",
+}  # LoRA's family, and a rank's worth of entries
 
 
 def test_the_sparse_table_has_every_method_of_the_demo_at_one_size(repository):
