@@ -17,12 +17,13 @@ def draw_densities(densities: Mapping[str, float], path: Path, title: str) -> No
     layout = lay_out(densities)
     rows, columns = len(layout.rows), len(layout.columns)
     figure = Figure(figsize=(max(5.0, 1.5 + 0.3 * columns), 1.0 + 1.1 * rows), facecolor="white", layout="constrained")
-    figure.suptitle(f"Share kept of each layer: {title}", size=11, weight="bold", color=_INK)
+    figure.suptitle(f"Share kept of each layer\n{title}", size=10, weight="bold", color=_INK)
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     for name, (row, column) in layout.places.items():
-        panels[row].bar(column, densities[name], color=_BAR, width=0.8)
+        bar = panels[row].bar(column, densities[name], color=_BAR, width=0.8)
+        panels[row].bar_label(bar, fmt="%.2f", size=6, padding=1, color=_INK)  # a share of 0 has no bar to be seen
     for panel, label in zip(panels, layout.rows, strict=True):
-        panel.set(ylim=(0, 1), yticks=(0, 0.5, 1), xlim=(-0.6, columns - 0.4))
+        panel.set(ylim=(0, 1.2), yticks=(0, 0.5, 1), xlim=(-0.6, columns - 0.4))
         panel.set_ylabel(label, size=9, color=_INK)
         panel.grid(axis="y", color=_GRID)
         panel.set_axisbelow(True)
