@@ -124,3 +124,15 @@ def test_the_frozen_models_dropout_can_be_switched_off() -> None:
     net = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.3)))
     set_dropout(net, 0.0)
     assert [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("method=sparse_adapter", "method.score=mcss"), "error: method=sparse_adapter: score must be one of mcs, "),
+        (("method=rosa", "method.config.r=-1"), "error: method=rosa: r="),
+    ],
+)
+def test_a_value_that_the_method_refuses_is_one_line_and_no_traceback(start: Any, capsys: Any, words: Any, told: str):
+    assert main(start("model=tiny_llama", *words)) == FAILED
+    assert told in capsys.readouterr().out

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from rich.console import Console
 from torch import nn
@@ -32,6 +33,10 @@ FAILED, REQUEUE = 1, 75  # 75 is sysexits' EX_TEMPFAIL: schedulers take it for "
 STATE = ("phases", "checkpoints", "adapter", "checkpoint", "answers", "log.jsonl", "exported", FINISHED)
 
 
+class SettingRefused(Exception):
+    """A method, or its adapter's config, does not take a value that it was given."""
+
+
 def main(folder: Path) -> int:
     """The exit status: 0 recorded, 1 a user's mistake or a diverged run, 75 stopped by a signal after a checkpoint."""
     folder = Path(folder)
@@ -40,7 +45,7 @@ def main(folder: Path) -> int:
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
     try:
         return Run.of(folder, console).execute()
-    except (DataError, ModelUnavailable) as error:
+    except (DataError, ModelUnavailable, SettingRefused) as error:
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         return FAILED
     except Interrupted as stopped:
@@ -62,12 +67,12 @@ class Run:
 
     @classmethod
     def of(cls, folder: Path, console: Console) -> "Run":
-        """The run that `folder` describes. Raises DataError when the task's data cannot be used."""
+        """The run that `folder` describes. Raises DataError for unusable data, SettingRefused for values."""
         config = read_config(folder)
         if config["force"] and (folder / FINISHED).exists():
             _forget(folder)
         task = load_task(config["task"], role=config["model"]["role"])
-        method = instantiate({key: value for key, value in config["method"].items() if key != "name"}, _convert_="all")
+        method = _method(config["method"])
         settings = Settings(**config["training"], seed=config["seed"])
         return cls(folder, config, settings, task, method, Outcome.begin(folder, config, task.data_note), console)
 
@@ -202,6 +207,16 @@ class Run:
             line = f"{score.task} {score.split}: {score.metric} {100 * score.value:.2f} % (n={score.n})"
             self.console.print(line, highlight=False, soft_wrap=True)
         self.console.print(f"record: {self.outcome.written}", highlight=False, soft_wrap=True)
+
+
+def _method(config: dict[str, Any]) -> Method:
+    try:
+        made: Method = instantiate({key: value for key, value in config.items() if key != "name"}, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise SettingRefused(f"method={config['name']}: {error.__cause__}") from error
+        raise
+    return made
 
 
 def set_dropout(net: nn.Module, rate: float) -> None:
