@@ -131,6 +131,8 @@ def test_the_frozen_models_dropout_can_be_switched_off() -> None:
     [
         (("method=sparse_adapter", "method.score=mcss"), "error: method=sparse_adapter: score must be one of mcs, "),
         (("method=rosa", "method.config.r=-1"), "error: method=rosa: r="),
+        (("method=lora_dash", "method.config.directions=9999"), "error: LoraDashConfig: directions="),
+        (("method=lora", "method.config.target_modules=[nowhere]"), "error: LoraConfig: Target modules {'nowhere'}"),
     ],
 )
 def test_a_value_that_the_method_refuses_is_one_line_and_no_traceback(start: Any, capsys: Any, words: Any, told: str):

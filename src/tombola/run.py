@@ -19,13 +19,13 @@ from torch import nn
 
 import tombola  # noqa: F401  registers the tuners
 from tombola.evaluation import AnswerFile, answer, evaluation_progress
-from tombola.methods import Method
+from tombola.methods import AdapterRefused, Method
 from tombola.models import Host, ModelUnavailable, load_host
 from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket, told
 from tombola.pictures import draw_densities, draw_ticket
 from tombola.sample import divided, spread
 from tombola.tasks import DataError, Example, Task, encode, load_task
-from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ranks, Settings, validation_loss
+from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ranks, Settings, leave, validation_loss
 from tombola_cli.records import Score
 
 FAILED, REQUEUE = 1, 75  # 75 is sysexits' EX_TEMPFAIL: schedulers take it for "start me again"
@@ -43,9 +43,15 @@ def main(folder: Path) -> int:
     console = Console()
     # PEFT 0.21 asks transformers 5.23 for a name that it will drop; nothing that a user could do about it.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+    status = _attempt(folder, console)
+    leave()
+    return status
+
+
+def _attempt(folder: Path, console: Console) -> int:
     try:
         return Run.of(folder, console).execute()
-    except (DataError, ModelUnavailable, SettingRefused) as error:
+    except (DataError, ModelUnavailable, SettingRefused, AdapterRefused) as error:
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         return FAILED
     except Interrupted as stopped:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, StateDictType, fully_shard
 
+from tombola.training import leave
+
 STEPS = 10
 
 
@@ -61,8 +63,8 @@ def main(engine: str) -> None:
         assert {key: value.shape for key, value in got.items()} == {key: v.shape for key, v in expected.items()}
         print("largest difference", max((got[key] - expected[key]).abs().max().item() for key in expected))
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    leave()

@@ -17,7 +17,7 @@ from tests.training.drive import DEFAULTS
 from tests.training.tiny import adapted, rows, trained
 from torch import nn
 
-from tombola.training import AcceleratedTrainer, Interrupted, Settings, phase, zero
+from tombola.training import AcceleratedTrainer, Interrupted, Settings, leave, phase, zero
 
 ADAPTERS = ("lora", "bola")
 
@@ -141,3 +141,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -18,7 +18,7 @@ from tests.training.tiny import rows, trained
 from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from tombola.training import AcceleratedTrainer, Interrupted, Rewrite, Settings, Window, zero
+from tombola.training import AcceleratedTrainer, Interrupted, Rewrite, Settings, Window, leave, zero
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2, "batch_size": 6, "token_budget": 48, "lr": 3e-3, "head_lr": 1e-3, "weight_decay": 0.1,
@@ -189,3 +189,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

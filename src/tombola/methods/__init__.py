@@ -1,6 +1,7 @@
 """Recipes: how a delta on a frozen model is trained. `Adapter` covers the one-phase tuners of PEFT."""
 
 from tombola.methods.adapter import Adapter
+from tombola.methods.attach import AdapterRefused
 from tombola.methods.base import Base
 from tombola.methods.full_finetuning import FullFinetuning
 from tombola.methods.lora_dash import LoraDash
@@ -21,6 +22,7 @@ from tombola.methods.spiel import Spiel
 
 __all__ = [
     "Adapter",
+    "AdapterRefused",
     "Base",
     "FullFinetuning",
     "LoraDash",

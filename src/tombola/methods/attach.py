@@ -18,17 +18,25 @@ if TYPE_CHECKING:
     from tombola.models import Host
 
 
+class AdapterRefused(ValueError):
+    """An adapter's config does not fit the model's layers; the message says what to change."""
+
+
 def attach(host: Host, config: PeftConfig, *, seed: int) -> PeftModel:
     """`host.net` with `config`'s adapter in it, trainable with the head; `config` itself is left as it was.
 
     The initial values are drawn from `seed` alone, and the global random state is put back: a run that resumes in a
     fresh process attaches the same adapter, and data order does not depend on how many numbers a tuner draws.
+    Raises AdapterRefused where the tuner refuses the config.
     """
     completed = complete(config, host)
     devices = [host.net.device] if host.net.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        model = cast(PeftModel, get_peft_model(host.net, completed))
+        try:
+            model = cast(PeftModel, get_peft_model(host.net, completed))
+        except ValueError as error:
+            raise AdapterRefused(f"{type(config).__name__}: {error}") from error
     # get_peft_model writes the folder that the weights came from, which is a cache on this machine.
     model.peft_config["default"].base_model_name_or_path = host.name
     if is_pissa(completed):

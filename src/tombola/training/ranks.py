@@ -1,5 +1,6 @@
 """What the processes of one run agree on, through accelerate."""
 
+import gc
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,3 +44,15 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Whether it holds on some rank."""
         return flag if self.count == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
+
+
+def leave() -> None:
+    """Ends this process's part in the group of ranks; models and trainers must be out of reach by then.
+
+    gloo's threads let go of a collective's tensors some time after it has returned, for which they need the
+    interpreter. One that is already shutting down aborts the whole process instead, and a finished run would be
+    reported as failed (https://github.com/pytorch/pytorch/pull/179291). Ending the group joins those threads.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # a wrapped model that is only reachable from itself still holds the group
+        torch.distributed.destroy_process_group()
