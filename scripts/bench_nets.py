@@ -19,9 +19,9 @@ SHAPES = {
     "up_proj": (1536, 576),
     "down_proj": (576, 1536),
 }
-REFERENCE, SHIRA, ELEMENT, BLOCKS, BOLA = (
-    f"LoRA r={RANK}", f"SHiRA r={RANK}", "SparseDelta, elements", f"SparseDelta, blocks of {BLOCK}", f"BoLA k={RANK}",
-)  # fmt: skip
+REFERENCE, SHIRA, BOLA = f"LoRA r={RANK}", f"SHiRA r={RANK}", f"BoLA k={RANK}"
+ELEMENT, BLOCKS = "SparseDelta, elements", f"SparseDelta, blocks of {BLOCK}"
+MASKED, PARTITIONED = f"Partial-LoRA r={RANK}, half kept", f"PiLoRA r={RANK} and 2, half dominant"
 
 
 def smollm2_shape(layers: int, dtype: torch.dtype) -> nn.Module:
@@ -36,12 +36,19 @@ def smollm2_shape(layers: int, dtype: torch.dtype) -> nn.Module:
 
 
 def candidates(base: nn.Module, dtype: torch.dtype) -> dict[str, nn.Module]:
-    """What is measured, by name; all share the frozen weights, and all adapters have the same trainable number."""
+    """What is measured, by name; all share the frozen weights.
+
+    The sparse adapters, BoLA and LoRA have the same trainable number; Partial-LoRA has half of it, PiLoRA about 0.8.
+    """
     lora = LoraConfig(r=RANK, lora_alpha=64, target_modules=TARGETS)
     dora = LoraConfig(r=RANK, lora_alpha=64, target_modules=TARGETS, use_dora=True)
     bola = tombola.BolaConfig(target_modules=TARGETS, k=RANK, in_divs=24, out_divs=24, alpha=4.0)
     tiles = tombola.SparseDeltaConfig(
         target_modules=TARGETS, count=counts(BLOCK**2), structure="block", block=BLOCK, delta_init="kaiming"
+    )
+    masked = tombola.MaskedLoraConfig(target_modules=TARGETS, r=RANK, lora_alpha=64, kept_rows=0.5, kept_cols=0.5)
+    partitioned = tombola.PartitionedLoraConfig(
+        target_modules=TARGETS, r=RANK, r_minor=2, lora_alpha=64, lora_dropout=0.0, dominant=0.5
     )
     built = {
         "frozen floor": shared(base),
@@ -50,6 +57,8 @@ def candidates(base: nn.Module, dtype: torch.dtype) -> dict[str, nn.Module]:
         f"{BOLA}, additive": listened_to(adapted(base, bola)),
         BLOCKS: adapted(base, tiles),
         ELEMENT: adapted(base, tombola.SparseDeltaConfig(target_modules=TARGETS, count=counts(1))),
+        MASKED: adapted(base, masked),
+        PARTITIONED: adapted(base, partitioned),
         SHIRA: adapted(base, ShiraConfig(r=RANK, target_modules=TARGETS)),
         "DoRA r=32": adapted(base, dora),
     }
@@ -68,7 +77,9 @@ def adapted(base: nn.Module, config: PeftConfig, **options: Any) -> nn.Module:
     net = get_peft_model(shared(base), config, **options)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in net.named_parameters():
-        if parameter.requires_grad and not any(part in name for part in ("lora_A", "magnitude", "bola_scores")):
+        if parameter.requires_grad and not any(
+            part in name for part in ("lora_A", "lora_a", "minor_a", "magnitude", "bola_scores")
+        ):
             parameter.data.copy_(1e-3 * torch.randn(parameter.shape, generator=generator))
     return net.train()
 

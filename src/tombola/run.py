@@ -22,7 +22,7 @@ from tombola.evaluation import AnswerFile, answer, evaluation_progress
 from tombola.methods import AdapterRefused, Method
 from tombola.models import Host, ModelUnavailable, load_host
 from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket, told
-from tombola.pictures import draw_densities, draw_ticket
+from tombola.pictures import draw_densities, draw_partition, draw_ticket, read_partition
 from tombola.sample import divided, spread
 from tombola.tasks import DataError, Example, Task, encode, load_task
 from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ranks, Settings, leave, validation_loss
@@ -199,6 +199,8 @@ class Run:
         grid = self.config["model"]["grid"]
         if "densities" in says:
             draw_densities(says["densities"], self.folder / "densities.png", title)
+        if dominant := read_partition(model):
+            draw_partition(dominant, self.folder / "partition.png", title)
         drawn = draw_ticket(
             model,
             self.folder / "ticket.png",

@@ -31,7 +31,7 @@ def test_casting_the_model_never_narrows_the_factors(cast):
     getattr(layer, cast)()
     wide = torch.float64 if cast == "double" else torch.float32
     assert {parameter.dtype for parameter in trainable(layer)} == {wide}
-    assert layer.partitioned_lora_rows["default"].dtype == torch.int32
+    assert layer.partitioned_lora_rows["default"].dtype == torch.int64
     torch.testing.assert_close(layer.get_delta_weight("default").float(), before)
 
 

@@ -180,7 +180,7 @@ def test_dominant_rows_are_drawn_from_the_seed_and_the_path_or_are_the_mask_s():
         base = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 8))
         config = PartitionedLoraConfig(target_modules=["0", "1", "2"], **settings)
         found = partitioned_lora_layers(get_peft_model(base, config)).values()
-        assert all(layer.partitioned_lora_rows["default"].dtype == torch.int32 for layer in found)
+        assert all(layer.partitioned_lora_rows["default"].dtype == torch.int64 for layer in found)
         return [layer.dominant("default").tolist() for layer in found]
 
     assert rows() == rows()

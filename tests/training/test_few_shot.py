@@ -1,5 +1,6 @@
 """A few of the rows, what is right on them, and what is made once a run."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,13 @@ def test_what_is_made_once_is_read_again_after_a_torn_write(tmp_path: Path) -> N
 
     def make_it() -> dict[str, torch.Tensor]:
         made.append(len(made))
+        time.sleep(0.02)
         return {"mask": torch.tensor([True, False]), "share": torch.tensor(made[-1] + 0.1, dtype=torch.float64)}
 
-    first, again = make(tmp_path).once("found", make_it), make(tmp_path).once("found", make_it)
+    trainers = make(tmp_path), make(tmp_path)
+    first, again = (trainer.once("found", make_it) for trainer in trainers)
+    seconds = [trainer.histories["found"].seconds for trainer in trainers]
+    assert seconds[0] == seconds[1] > 0.01  # of the making, also after a resume that only reads
     assert made == [0]
     assert first["mask"].tolist() == [True, False]
     assert torch.equal(first["share"], again["share"])

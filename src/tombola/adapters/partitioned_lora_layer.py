@@ -11,7 +11,7 @@ from tombola.adapters.borrowing import may_borrow
 from tombola.adapters.delta_layer import DeltaLinear
 from tombola.adapters.kept import kept_places
 from tombola.adapters.low_rank import LowRank
-from tombola.adapters.ops import Factors, Partition, joined_a, joined_b, partitioned_lora
+from tombola.adapters.ops import Factors, Partition, joined_a, joined_b, partitioned_lora, scale_ranks_
 from tombola.adapters.partitioned_lora_config import PartitionedLoraConfig
 from tombola.adapters.partitioned_lora_leaves import GroupFactor, group_factors
 from tombola.adapters.whole import whole
@@ -20,15 +20,18 @@ from tombola.adapters.whole import whole
 class PartitionedLoraLinear(DeltaLinear):
     """A frozen linear layer plus, for each active adapter, low-rank deltas of two ranks in two groups of its rows.
 
-    Adapter `name` has the numbers of its dominant rows, ascending, in the int32 buffer `partitioned_lora_rows[name]`;
-    their factors in `partitioned_lora_a[name].weight` (r, in) and `partitioned_lora_b[name].weight` (rows, r); and the
-    other rows' in `partitioned_lora_minor_a` and `partitioned_lora_minor_b`, where there are any and r_minor is not 0.
+    Adapter `name` has the numbers of its dominant rows, ascending, in the int64 buffer `partitioned_lora_rows[name]`,
+    those of the other rows in `partitioned_lora_minor_rows[name]`; the dominant rows' factors in
+    `partitioned_lora_a[name].weight` (r, in) and `partitioned_lora_b[name].weight` (rows, r); and the other rows' in
+    `partitioned_lora_minor_a` and `partitioned_lora_minor_b`, where there are any and r_minor is not 0.
     """
 
     adapter_layer_names = (
         "partitioned_lora_a", "partitioned_lora_b", "partitioned_lora_minor_a", "partitioned_lora_minor_b",
     )  # fmt: skip
-    other_param_names = ("partitioned_lora_rows", "partitioned_lora_dropout", "partitioned_lora_settings")
+    other_param_names = (
+        "partitioned_lora_rows", "partitioned_lora_minor_rows", "partitioned_lora_dropout", "partitioned_lora_settings",
+    )  # fmt: skip
 
     def __init__(self, base_layer: nn.Module, name: str, config: PartitionedLoraConfig, path: str, rows: int) -> None:
         super().__init__(base_layer, name)
@@ -37,6 +40,7 @@ class PartitionedLoraLinear(DeltaLinear):
         self.partitioned_lora_minor_a = nn.ModuleDict()
         self.partitioned_lora_minor_b = nn.ModuleDict()
         self.partitioned_lora_rows = BufferDict(persistent=True)
+        self.partitioned_lora_minor_rows = BufferDict(persistent=True)
         self.partitioned_lora_dropout = nn.ModuleDict()
         self.partitioned_lora_settings: dict[str, PartitionedLoraConfig] = {}
         self.update_layer(name, config, path, rows)
@@ -53,10 +57,13 @@ class PartitionedLoraLinear(DeltaLinear):
         if config.r_minor and rows < self.out_features:
             a, b = group_factors(self.out_features - rows, config.r_minor, self.in_features, device)
             self.partitioned_lora_minor_a[name], self.partitioned_lora_minor_b[name] = a, b
-        numbers = torch.empty(rows, dtype=torch.int64, device=device)
-        if not numbers.is_meta:
-            numbers = kept_places("dominant", config.dominant, path, self.out_features, config.seed)
-        self.partitioned_lora_rows[name] = numbers.to(torch.int32)
+        is_dominant = torch.zeros(self.out_features, dtype=torch.bool)
+        is_dominant[kept_places("dominant", config.dominant, path, self.out_features, config.seed)] = True
+        for buffers, chosen in (
+            (self.partitioned_lora_rows, is_dominant),
+            (self.partitioned_lora_minor_rows, ~is_dominant),
+        ):
+            buffers[name] = chosen.nonzero()[:, 0].to(device)
         self._move_adapter_to_device_of_base_layer(name)
 
     def names(self) -> list[str]:
@@ -66,7 +73,7 @@ class PartitionedLoraLinear(DeltaLinear):
     @torch.no_grad()
     def dominant(self, name: str) -> Int[Tensor, "rows"]:
         """The adapter's dominant rows, ascending; int64."""
-        return self._partition(name).dominant()
+        return self._partition(name).rows
 
     def get_delta_weight(self, name: str) -> Float[Tensor, "out in"]:
         """The adapter's delta as a dense matrix, in its parameters' dtype."""
@@ -89,7 +96,8 @@ class PartitionedLoraLinear(DeltaLinear):
         partition = self._partition(name)
         with whole(*(leaf.weight for leaf in self._leaves(name)), dims=2) as weights:
             factors = Factors(*weights)
-            return joined_a(factors).clone(), joined_b(factors, partition)
+            a = scale_ranks_(joined_a(factors), len(factors.a), partition.scales)
+            return a, joined_b(factors, partition).clone()
 
     def _may_borrow_for(self, names: list[str]) -> bool:
         # The weight is read and not written: inference may come from several threads.
@@ -113,8 +121,8 @@ class PartitionedLoraLinear(DeltaLinear):
 
     def _partition(self, name: str) -> Partition:
         self._require(name)
-        rows = cast(Tensor, self.partitioned_lora_rows[name])
-        return Partition(rows, self.out_features, self.partitioned_lora_settings[name].scales)
+        rows, others = self.partitioned_lora_rows[name], self.partitioned_lora_minor_rows[name]
+        return Partition(rows, others, self.partitioned_lora_settings[name].scales)
 
     def _changed_lines(self, name: str) -> tuple[Int[Tensor, "l"], int]:
         dominant = self.dominant(name)

@@ -147,7 +147,8 @@ class Trainer(Protocol):
     def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors that `make` gives, made once a run: kept in its folder, and read from there by a resume.
 
-        `make` is called on every rank; all get the first rank's, on the CPU. `name` must be no phase's.
+        `make` is called on every rank; all get the first rank's, on the CPU. `name` must be no phase's. Its seconds go
+        into the record, beside those of the phases.
         """
         ...
 

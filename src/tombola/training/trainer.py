@@ -3,11 +3,13 @@
 import contextlib
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -193,8 +195,12 @@ class AcceleratedTrainer:
         """What `make` gives the first time, whole in the run's folder or not there; see the protocol."""
         folder = self.run_dir / "phases" / name
         if not self.ranks.from_first(lambda: archive.is_complete(folder)):
+            started = time.perf_counter()
             made = make()
-            self.ranks.from_first(lambda: archive.write_folder(folder, lambda part: save_file(made, part / MADE)))
+            told = {"seconds": str(time.perf_counter() - started)}
+            self.ranks.from_first(lambda: archive.write_folder(folder, lambda part: save_file(made, part / MADE, told)))
+        with safe_open(folder / MADE, "pt") as file:
+            self.histories[name] = History(name, seconds=float(file.metadata()["seconds"]))
         return load_file(folder / MADE)
 
     def progress(self, name: str, total: int) -> PhaseProgress:

@@ -1,12 +1,12 @@
 """A low-rank delta whose rows are in two groups of different rank, by itself or with the base layer's product.
 
-Forward puts both groups' factors side by side into one A (R, in) and, each row scaled and at its place, one B (out, R)
-with R = r + r_minor: small matrices, so that the rows fall into their places within one product. Backward gathers each
-group's columns of the gradient instead, which halves the work where half of the rows are dominant. It keeps x, which
-the layers that share it share, and r numbers for each token, as LoRA does; nothing is ever of the weight's size.
+Both groups' factors are put side by side into one A (R, in) and, each row at its place, one B (out, R), which are small;
+R = r + r_minor. The products are LoRA's, of rank R; the scales are on A x^T. Backward joins them again. It keeps x,
+which the layers that share it share, and r numbers for each token, as LoRA does; nothing is ever of the weight's size.
 
-Precision: the factors' products are in the factors' dtype, float32 at least, and are rounded to that of the base
-layer's output once, in the sum. Inside autocast they are in its dtype. So it is in PEFT's LoRA.
+Precision: products with A and the factors' gradients are in the factors' dtype, float32 at least; x A^T, the output's
+gradient times B, and the factors are rounded to the base layer's dtype before the products that its output and x's
+gradient accumulate, as in `masked_fused`. Inside autocast all are in its dtype.
 """
 
 from typing import Any, NamedTuple
@@ -29,22 +29,16 @@ class Factors(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Which of the weight's rows are dominant, ascending, and the fixed factors of the dominant and of the others."""
+    """Which of the weight's rows are dominant and which are not, each ascending, int64, and the groups' scales."""
 
     rows: Int[Tensor, "d"]
-    out_features: int
+    minor_rows: Int[Tensor, "m"]
     scales: tuple[float, float]
 
-    def dominant(self) -> Int[Tensor, "d"]:
-        """The dominant rows, int64."""
-        return self.rows.long()
-
-    def minor(self) -> Int[Tensor, "m"]:
-        """The other rows, ascending, int64: the j-th is j plus the number of dominant rows before it."""
-        dominant = self.dominant()
-        others_before = dominant - torch.arange(len(dominant), device=dominant.device)
-        numbers = torch.arange(self.out_features - len(dominant), device=dominant.device)
-        return numbers + torch.searchsorted(others_before, numbers, right=True)
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        return self.rows.numel() + self.minor_rows.numel()
 
 
 @torch.compiler.disable
@@ -70,16 +64,25 @@ def joined_a(factors: Factors) -> Float[Tensor, "R in"]:
 
 
 def joined_b(factors: Factors, partition: Partition) -> Float[Tensor, "out R"]:
-    """Both groups' B side by side, each row scaled and at its place in the weight, the rest zero."""
-    b, minor_b, (scale, minor_scale) = factors.b, factors.minor_b, partition.scales
+    """Both groups' B side by side, each row at its place in the weight, the rest zero; without the scales."""
+    b, minor_b = factors.b, factors.minor_b
     if len(b) == partition.out_features:
-        return scale * b
+        return b
     r = b.shape[1]
     whole = b.new_zeros(partition.out_features, r + (0 if minor_b is None else minor_b.shape[1]))
-    whole[:, :r].index_copy_(0, partition.dominant(), scale * b)
+    whole[:, :r].index_copy_(0, partition.rows, b)
     if minor_b is not None:
-        whole[:, r:].index_copy_(0, partition.minor(), minor_scale * minor_b)
+        whole[:, r:].index_copy_(0, partition.minor_rows, minor_b)
     return whole
+
+
+def scale_ranks_(ranks: Float[Tensor, "R any"], r: int, scales: tuple[float, float]) -> Float[Tensor, "R any"]:
+    """The first r lines times the dominant rows' scale, the others times the other's, in place."""
+    if scales[0] == scales[1]:
+        return ranks.mul_(scales[0])
+    for lines, scale in zip(ranks.tensor_split([r]), scales, strict=True):
+        lines.mul_(scale)
+    return ranks
 
 
 class _Partitioned(torch.autograd.Function):
@@ -99,10 +102,10 @@ class _Partitioned(torch.autograd.Function):
         factors, dtype, flat = Factors(a, b, minor_a, minor_b), autocast or a.dtype, x.reshape(-1, x.shape[-1])
         # Ranks lie along the rows of every small product: an odd one then costs what it is, and not the next multiple
         # of a vector's width, which 34 in the place of 32 did.
-        inner = joined_a(factors).to(dtype) @ flat.to(dtype).T
+        inner = scale_ranks_(joined_a(factors).to(dtype) @ flat.to(dtype).T, len(a), partition.scales)
         kept = inner if minor_a is None else inner[: len(a)].clone()
-        ctx.save_for_backward(x, kept, weight, *factors, partition.rows)
-        ctx.rest = (*partition[1:], dtype)
+        ctx.save_for_backward(x, kept, weight, *factors, *partition[:2])
+        ctx.rest = (partition.scales, dtype)
         outer = joined_b(factors, partition).to(dtype).T
         if weight is None:
             out = inner.T @ outer
@@ -115,42 +118,39 @@ class _Partitioned(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, kept, weight, *saved, rows = ctx.saved_tensors
-        *rest, dtype = ctx.rest
-        factors, partition, needs = Factors(*saved), Partition(rows, *rest), ctx.needs_input_grad
+        x, inner, weight, *saved, rows, minor_rows = ctx.saved_tensors
+        scales, dtype = ctx.rest
+        factors, partition, needs = Factors(*saved), Partition(rows, minor_rows, scales), ctx.needs_input_grad
+        r = len(factors.a)
         flat_x, flat_grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         with without_autocast(grad.device.type):
-            wide_x = flat_x.to(dtype)
-            inner = [kept] if factors.minor_a is None else [kept, factors.minor_a.to(dtype) @ wide_x.T]
-            for_inner, for_b = _through_b(flat_grad.to(dtype), inner, factors, partition)
-            for_a = (for_inner @ wide_x).to(factors.a.dtype).tensor_split([len(factors.a)])
-            for_x = _through_a(flat_grad, weight, for_inner, factors).to(x.dtype).view_as(x) if needs[0] else None
+            wide_x, wide_grad, a = flat_x.to(dtype), flat_grad.to(dtype), joined_a(factors).to(dtype)
+            if factors.minor_a is not None:
+                inner = torch.cat([inner, (a[r:] @ wide_x.T).mul_(scales[1])])
+            for_inner = scale_ranks_(joined_b(factors, partition).to(dtype).T @ wide_grad.T, r, scales)
+            for_a = (for_inner @ wide_x).to(factors.a.dtype)
+            for_b = _at_the_rows(inner @ wide_grad, factors, partition)
+            for_x = None
+            if needs[0]:
+                own = for_inner.T @ a if weight is None else _added(flat_grad @ weight.to(grad.dtype), for_inner.T, a)
+                for_x = own.to(x.dtype).view_as(x)
         for_bias = flat_grad.sum(0) if needs[2] else None
-        minor = (None, None) if factors.minor_a is None else (for_a[1], for_b[1])
-        return for_x, None, for_bias, for_a[0], for_b[0], *minor, None, None
+        minor = (None, None) if factors.minor_a is None else (for_a[r:], for_b[1])
+        return for_x, None, for_bias, for_a[:r], for_b[0], *minor, None, None
 
 
-def _through_b(
-    grad: Float[Tensor, "t out"], inner: list[Float[Tensor, "rank t"]], factors: Factors, partition: Partition
-) -> tuple[Float[Tensor, "R t"], list[Float[Tensor, "rows rank"]]]:
-    """The gradients of the inner products, one below the other, and of each group's B."""
-    every = len(factors.b) == partition.out_features
-    groups = [(factors.b, grad if every else grad.index_select(1, partition.rows), partition.scales[0])]
-    if factors.minor_b is not None:
-        groups.append((factors.minor_b, grad.index_select(1, partition.minor()), partition.scales[1]))
-    for_inner = [(scale * b).to(grad.dtype).T @ part.T for b, part, scale in groups]
-    for_b = [(scale * (one @ part)).T.to(b.dtype) for one, (b, part, scale) in zip(inner, groups, strict=True)]
-    return torch.cat(for_inner), for_b
-
-
-def _through_a(
-    grad: Float[Tensor, "t out"], weight: Tensor | None, for_inner: Float[Tensor, "R t"], factors: Factors
-) -> Float[Tensor, "t in"]:
-    """The gradient of x."""
-    a = joined_a(factors).to(for_inner.dtype)
-    return for_inner.T @ a if weight is None else _added(grad @ weight.to(grad.dtype), for_inner.T, a)
+def _at_the_rows(
+    of_joined: Float[Tensor, "R out"], factors: Factors, partition: Partition
+) -> list[Float[Tensor, "rows rank"]]:
+    """Each group's part of the gradient of the joined B, which comes transposed."""
+    b, minor_b, r = factors.b, factors.minor_b, factors.b.shape[1]
+    every = len(b) == partition.out_features
+    found = [(of_joined[:r] if every else of_joined[:r].index_select(1, partition.rows)).T.to(b.dtype)]
+    if minor_b is not None:
+        found.append(of_joined[r:].index_select(1, partition.minor_rows).T.to(minor_b.dtype))
+    return found
 
 
 def _added(to: Float[Tensor, "t n"], left: Float[Tensor, "t R"], right: Float[Tensor, "R n"]) -> Float[Tensor, "t n"]:
-    """`to` with the product added in place: by the matrix product itself where the dtypes are one."""
-    return to.addmm_(left, right) if to.dtype == left.dtype else to.add_(left @ right)
+    """`to` with the product added in place by the matrix product itself, of factors rounded to its dtype."""
+    return to.addmm_(left.to(to.dtype), right.to(to.dtype))
