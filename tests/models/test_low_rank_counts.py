@@ -38,6 +38,17 @@ def test_rigsas_qlora_at_its_other_ranks(r, trainable):
     assert planned("method=qlora", *SMOLLM2, f"method.config.r={r}").trainable == trainable
 
 
+@pytest.mark.parametrize(("double", "bits"), [("true", 4 + 8 / 64 + 32 / (64 * 256)), ("false", 4 + 32 / 64)])
+def test_a_base_in_four_bits_is_planned_with_its_scales(double, bits):
+    """Blocks of 64 with a scale each, of which 256 share a second one (QLoRA, section 3: 0.127 and 0.5 bits more)."""
+    linear, embedding = 1_610_612_736, 49_152 * 2048
+    four = planned("method=qlora", *SMOLLM2, f"method.double_quantisation={double}")
+    norms = four.base - linear - embedding
+    trained = 4 * four.trainable
+    assert four.memory.weights == pytest.approx(linear * bits / 8 + 2 * (embedding + norms) + trained, abs=1)
+    assert planned("method=lora", *SMOLLM2).memory.weights > 2 * (linear + embedding)
+
+
 def test_lora_on_clips_vision_tower():
     """All linear layers, r=8: 1.49 % of tower and adapter (PiLoRA, table 3)."""
     made = planned("method=lora", "model=clip_vit_b32", "task=vision/cars", "method.config.r=8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 import torch
@@ -9,7 +10,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 
-def quantise(net: PreTrainedModel, head: tuple[str, ...], *, kind: str, double: bool) -> None:
+BLOCK, SCALES_BLOCK = 64, 256  # bitsandbytes': numbers with one scale, and scales with one of their own
+
+
+def quantise(net: PreTrainedModel, head: Sequence[str], *, kind: str, double: bool) -> None:
     """Replace every linear layer of `net` by a four-bit one, in place, but for `head` and the language model's head.
 
     `kind` is nf4 or fp4; `double` quantises the blocks' scales as well. Products are in the dtype of the weights. With
@@ -24,12 +28,24 @@ def quantise(net: PreTrainedModel, head: tuple[str, ...], *, kind: str, double: 
             "A base in four bits needs bitsandbytes, which is not installed. Install tombola[quantised], or take "
             "method=lora."
         )
+    for path, module in list(quantised_layers(net, head)):
+        net.set_submodule(path, _four_bit(module, kind, double))
+    net.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT asks before it puts a LoRA on such layers
+
+
+def quantised_layers(net: PreTrainedModel, head: Sequence[str]) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers that `quantise` takes, by path."""
     output = net.get_output_embeddings()
-    for path, module in list(net.named_modules()):
+    for path, module in net.named_modules():
         in_head = any(path == name or path.startswith(f"{name}.") for name in head)
         if type(module) is nn.Linear and module is not output and not in_head:
-            net.set_submodule(path, _four_bit(module, kind, double))
-    net.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT asks before it puts a LoRA on such layers
+            yield path, module
+
+
+def four_bit_bytes(numbers: int, *, double: bool) -> int:
+    """Bytes of so many numbers in four bits: two to a byte, and float32 scales, or 8-bit ones with scales of theirs."""
+    scales = numbers / BLOCK
+    return round(numbers / 2 + (scales * (1 + 4 / SCALES_BLOCK) if double else scales * 4))
 
 
 def _four_bit(linear: nn.Linear, kind: str, double: bool) -> nn.Module:

@@ -47,12 +47,14 @@ class Load:
     inputs: Inputs  # of the trained linear layers; none are: only the head is, and no layer keeps anything
     cast: bool  # the adapter reads a float32 copy, its own for each layer (PEFT's LoRA on a half base)
     dropout: bool  # the adapter keeps what dropout let through, for each layer
+    quantised: int = 0  # of the frozen ones those that are held in four bits
+    quantised_bytes: int = 0  # what they take
 
 
 def estimate(model: Mapping[str, Any], training: Mapping[str, Any], launch: Mapping[str, Any], load: Load) -> Memory:
     """Peak bytes: weights in the model's dtype, what is trained in its own, each split as the ZeRO stage does."""
     stage, ranks = STAGE[launch["kind"]], launch["nproc"]
-    frozen_bytes = BYTES[model["dtype"]] * load.frozen
+    frozen_bytes = BYTES[model["dtype"]] * (load.frozen - load.quantised) + load.quantised_bytes
     trained_bytes = FLOAT32 * (load.trainable - load.half) + BYTES["bfloat16"] * load.half
     computing = BYTES[model["dtype"]] if load.frozen else FLOAT32  # full fine-tuning trains in float32
     if training["mixed_precision"] == "bf16":

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
+from transformers import PreTrainedModel
 
 from tombola.models.architecture import empty_net
 from tombola.models.counts import GATES, HEAD, Kind, count, head_size
 from tombola.models.fits import Setting, settings_for
+from tombola.models.four_bit import four_bit_bytes, quantised_layers
+from tombola.models.head import head_modules
 from tombola.models.memory import Load, Memory, estimate
 from tombola.models.plan_tables import plan_tables
 
@@ -78,6 +81,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     adapter = config["method"].get("config") or {}
     net = empty_net(model, kind=task["kind"], labels=task["labels"])
     base = net.num_parameters() - head_size(model, net)
+    quantised = _quantised(config["method"], model, net)
     counts = count(config["method"], model, net)
     row_tokens = tokens_of_row(model, task, training)
     chosen = sum(kind.trainable for kind in counts.kinds if kind.name not in (GATES, HEAD))
@@ -93,6 +97,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
         inputs=counts.inputs,
         cast=str(adapter.get("_target_")).endswith(".LoraConfig") and model["dtype"] != "float32",
         dropout=bool(adapter.get("lora_dropout") or adapter.get("dropout")),
+        quantised=quantised,
+        quantised_bytes=four_bit_bytes(quantised, double=bool(config["method"].get("double_quantisation"))),
     )
     return Plan(
         method=config["method"]["name"],
@@ -109,6 +115,13 @@ def plan(config: Mapping[str, Any]) -> Plan:
         settings=settings_for(adapter, model, training, launch, load, values),
         dense=dense,
     )
+
+
+def _quantised(method: Mapping[str, Any], model: Mapping[str, Any], net: PreTrainedModel) -> int:
+    """Weights of the frozen model that the method holds in four bits."""
+    if not method.get("quantisation"):
+        return 0
+    return sum(layer.weight.numel() for _, layer in quantised_layers(net, head_modules(model)))
 
 
 def optimizer_steps(task: Mapping[str, Any], training: Mapping[str, Any]) -> int | None:
