@@ -38,6 +38,7 @@ def test_ids_are_pinned(config, edits):
         ("task.rows", {"train": 1}),
         ("task.tokens", {"train": 1}),
         ("task.files", ["a"]),
+        ("task.licence", "MIT"),
         ("task.optional_files", ["a"]),
         ("task._target_", None),
         ("launch.nproc", 8),

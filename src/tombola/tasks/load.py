@@ -10,7 +10,7 @@ from tombola.tasks.example import DataError, Task
 
 # Fields that plans, checks, identities and tables read, and the loader does not.
 DESCRIPTION = frozenset(
-    {"name", "version", "kind", "roles", "repo", "revision", "files", "optional_files"}
+    {"name", "licence", "version", "kind", "roles", "repo", "revision", "files", "optional_files"}
     | {"labels", "metrics", "rows", "tokens"}
 )  # fmt: skip
 

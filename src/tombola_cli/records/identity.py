@@ -24,7 +24,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     # `sources` stands for the first five; `version` is bumped when the code behind `_target_` prompts or scores anew.
     "task": (
         *("repo", "revision", "url", "data_dir", "files"),
-        *("optional_files", "_target_", "roles", "rows", "tokens"),
+        *("licence", "optional_files", "_target_", "roles", "rows", "tokens"),
     ),
 }
 
