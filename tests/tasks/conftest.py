@@ -52,6 +52,11 @@ def write_idx(path, values):
 
 
 @pytest.fixture
+def write_array():
+    return write_idx
+
+
+@pytest.fixture
 def mnist_folder(tmp_path):
     """300 training and 20 test images of noise in MNIST's four files."""
     noise = np.random.default_rng(0)
@@ -82,3 +87,64 @@ def math_folder(tmp_path):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(json.dumps(content))
     return tmp_path
+
+
+FLAN = {"held_in": ["one", "two"], "held_out": ["three"]}
+
+
+def write_lines(path, rows):
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+
+
+@pytest.fixture
+def write_rows():
+    return write_lines
+
+
+@pytest.fixture
+def flan_folder(tmp_path):
+    """Three tasks in the layout of flan20: 6, 3 and 2 rows each, mixed."""
+    rows = {"train": 6, "validation": 3, "test": 2}
+    names = [*FLAN["held_in"], *FLAN["held_out"]]
+    for split, count in rows.items():
+        lines = [(n, name) for n in range(count) for name in names]
+        write_lines(
+            tmp_path / f"{split}.jsonl.gz",
+            [{"task_name": name, "source": f"{split} {name} {n}?", "target": f"answer {n}"} for n, name in lines],
+        )
+    listed = {**FLAN, "tasks": [{"task_name": name, "rows": rows} for name in names]}
+    (tmp_path / "tasks.json").write_text(json.dumps(listed))
+    return tmp_path
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Three classes of 12 x 10 RGB images: 9 to train on, 6 to test on, without names of the classes."""
+    noise = np.random.default_rng(0)
+    for part, rows in (("train", 9), ("test", 6)):
+        write_idx(tmp_path / f"cifar10-{part}-images-idx4-ubyte.gz", noise.integers(0, 256, (rows, 12, 10, 3)))
+        write_idx(tmp_path / f"cifar10-{part}-labels-idx1-ubyte.gz", np.arange(rows) % 3)
+    return tmp_path
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """`put(repo, {file: table})` lays parquet files into a hub cache as a download does; returns the commit."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def put(repo, files):
+        folder = tmp_path / "hub" / f"datasets--{repo.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True, exist_ok=True)
+        (folder / "refs/main").write_text(commit)
+        for name, table in files.items():
+            path = folder / "snapshots" / commit / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_parquet(str(path))
+        return commit
+
+    return put

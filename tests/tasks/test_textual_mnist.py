@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -70,11 +72,92 @@ def test_images_without_labels_are_refused(mnist_folder):
         TextualMnist(data_dir=str(mnist_folder))
 
 
-def test_the_published_files(repository, data_folder):
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        (
+            "t10k-images-idx3-ubyte.gz",
+            np.zeros((20, 28, 27)),
+            r"t10k has images of \(28, 27\) pixels; expected \(28, 28\)",
+        ),
+        (
+            "train-labels-idx1-ubyte.gz",
+            [*range(10)] * 29 + [*range(9), 10],
+            "train labels row 299 has label 10; expected",
+        ),
+    ],
+)
+def test_values_that_are_no_digits(mnist_folder, write_array, file, values, message):
+    write_array(mnist_folder / file, np.array(values))
+    with pytest.raises(DataError, match=message):
+        TextualMnist(data_dir=str(mnist_folder))
+
+
+# What a model says to an image of a seven, and whether that is the digit. It is asked for one token; whatever else
+# comes is read as it is, and nothing is searched for in it.
+SAID = [
+    ("7", True),
+    (" 7", True),  # vocabularies that join a space to the digit
+    ("7 ", True),
+    ("7\n", True),
+    ("\t7", True),
+    ("", False),
+    (" ", False),
+    ("1", False),
+    ("7.", False),
+    ("7.0", False),
+    ("77", False),
+    ("07", False),
+    ("70", False),
+    ("-7", False),
+    ("+7", False),
+    ("seven", False),
+    ("Seven", False),
+    ("The digit is 7", False),
+    ("7 or 1", False),
+    ("7<|im_end|>", False),  # the end of text is cut off before, with what follows it
+    ("7</s> 3", False),
+    ("７", False),  # full width
+    ("٧", False),  # Arabic-Indic
+    ("七", False),
+    ("VII", False),
+    ("<|im_end|>", False),
+]
+
+
+@pytest.mark.parametrize(("answer", "right"), SAID)
+def test_only_the_digit_alone_is_right(mnist_folder, answer, right):
+    task = TextualMnist(data_dir=str(mnist_folder))
+    seven = task.tests()["test"][7]
+    assert seven.gold == "7"
+    assert task.measure([seven], [answer]) == {"accuracy": float(right)}
+
+
+def published(repository, data_folder, **options):
     from omegaconf import OmegaConf
 
     config = OmegaConf.load(repository / "conf/task/textual_mnist.yaml")
-    task = TextualMnist(data_dir=str(data_folder / "mnist"), checksums=OmegaConf.to_container(config.checksums))
-    rows = config.rows
-    assert (len(task._train[1]), len(task.validation())) == (rows.train, rows.validation)
-    assert len(task.tests()["test"]) == rows.test.test
+    checksums = OmegaConf.to_container(config.checksums)
+    return config.rows, TextualMnist(data_dir=str(data_folder / "mnist"), checksums=checksums, **options)
+
+
+def test_the_published_files(repository, data_folder):
+    rows, task = published(repository, data_folder)
+    parts = {"train": task.train(), "validation": task.validation(), "test": task.tests()["test"]}
+    assert {name: len(part) for name, part in parts.items()} == {"train": rows.train, "validation": 600, "test": 10_000}
+    assert (rows.train, rows.test.test) == (59_400, 10_000)
+    for part in parts.values():
+        assert {example.gold for example in part} == set("0123456789")
+        assert {len(example.prompt.split("\n\n")[1]) for example in part} == {28 * 28 + 27}
+    counted = Counter(example.gold for part in (parts["train"], parts["validation"]) for example in part)
+    assert counted["0"] == 5923  # of MNIST's 60,000
+
+
+def test_five_shots_of_the_published_files(repository, data_folder, chat_tokenizer):
+    _, task = published(repository, data_folder, shots=5)
+    example = task.tests()["test"][0]
+    assert (example.gold, len(example.shots)) == ("7", 5)
+    assert not {shot.prompt for shot in example.shots} & {other.prompt for other in task.validation()}
+    text = prompt_text(example, task.format, chat_tokenizer)
+    assert text.count("<|im_start|>user") == 6
+    assert text.endswith("<|im_start|>assistant\nThe digit is ")

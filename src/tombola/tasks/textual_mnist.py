@@ -17,6 +17,7 @@ from tombola.tasks.grids import GRID_FORMAT, ONE_TOKEN, accuracy, from_lines, gr
 from tombola.tasks.idx import read_idx
 from tombola.tasks.sources import locate
 
+SIDE = 28
 VALIDATION_SHARE = 0.01
 SPLIT_SEED = 42
 
@@ -74,6 +75,11 @@ class TextualMnist:
         images, labels = arrays
         if len(images) != len(labels):
             raise DataError(f"{self.name}: {part} has {len(images)} images but {len(labels)} labels")
+        if images.shape[1:] != (SIDE, SIDE):
+            raise DataError(f"{self.name}: {part} has images of {images.shape[1:]} pixels; expected ({SIDE}, {SIDE})")
+        if len(no_digit := np.flatnonzero(labels > 9)):
+            row = no_digit[0]
+            raise DataError(f"{self.name}: {part} labels row {row} has label {labels[row]}; expected 0 to 9")
         return images, labels
 
     def _draw_shots(self, images: UInt8[ndarray, "rows 28 28"], labels: UInt8[ndarray, "rows"]) -> tuple[Shot, ...]:
