@@ -48,6 +48,31 @@ def test_long_rows_are_cut_on_the_right_and_counted(byte_tokenizer):
     assert counted == [1]
 
 
+def test_rows_cut_on_the_left_keep_their_answer_and_its_end(byte_tokenizer):
+    counted = []
+    examples = [Example("Question: ", "yes", ""), Example("Q: ", "no", "")]
+    rows = encode(task(format=TextFormat(cut="left")), examples, byte_tokenizer, max_length=6, on_cut=counted.append)
+    assert [text(byte_tokenizer, row["input_ids"]) for row in rows] == [": yes<eos>", "Q: no<eos>"]
+    assert [text(byte_tokenizer, row["labels"]) for row in rows] == ["yes<eos>", "no<eos>"]
+    assert counted == [1]
+
+
+def test_a_prompt_keeps_its_last_tokens(byte_tokenizer):
+    examples = [Example("Question: ", "yes", ""), Example("Q: ", "no", "")]
+    asked = prompt_ids(examples, TextFormat(prompt_tokens=4), byte_tokenizer)
+    assert [byte_tokenizer.decode(ids) for ids in asked] == ["on: ", "Q: "]
+
+
+def test_special_tokens_are_left_out_where_a_task_has_none(byte_tokenizer):
+    marked = copy.deepcopy(byte_tokenizer)
+    marked.backend_tokenizer.post_processor = TemplateProcessing(single="<eos> $A", special_tokens=[("<eos>", 0)])
+    for special, begun in ((True, 1), (False, 0)):
+        text_format = TextFormat(special=special, ends=False)
+        (row,) = encode(task(format=text_format), [Example("Q: ", "no", "")], marked, max_length=20)
+        (ids,) = prompt_ids([Example("Q: ", "no", "")], text_format, marked)
+        assert (row["input_ids"].count(0), ids.count(0)) == (begun, begun)
+
+
 def test_rows_whose_answer_would_be_cut_off_are_refused(byte_tokenizer):
     format_ = TextFormat(cut="never")
     with pytest.raises(DataError, match=r"training row 1 has 14 tokens .* type training\.max_length=14 or more"):
@@ -121,8 +146,8 @@ def test_rows_of_images():
         return {"pixel_values": torch.as_tensor(images)[None]}
 
     (row,) = encode(task(answers_by="classify"), [Example("", 3, 3, image=np.ones((3, 2, 2)))], processor, max_length=1)
-    assert row["label"] == 3
-    assert row["pixel_values"].shape == (3, 2, 2)
+    assert (row["label"], row["size"]) == (3, (2, 2))
+    assert row["view"](None).shape == (3, 2, 2)
 
 
 def test_no_examples_make_no_rows(byte_tokenizer):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import torch
 
 from tombola.training.collate import collate
@@ -41,3 +43,15 @@ def test_images() -> None:
     batch = collate(rows, pad_token_id=0, padding_side="right", device=CPU)
     assert batch.inputs["pixel_values"].shape == (2, 3, 4, 4)
     assert batch.labels.tolist() == [0, 1]
+
+
+def test_views_are_made_from_the_seed() -> None:
+    def view(number: int, seed: int | None) -> torch.Tensor:
+        return torch.full((3, 4, 5), float(number if seed is None else 10 * seed + number))
+
+    rows = [{"view": partial(view, i), "size": (4, 5), "label": i} for i in range(3)]
+    seen = collate(rows, pad_token_id=0, padding_side="right", device=CPU)
+    drawn = collate(rows, pad_token_id=0, padding_side="right", device=CPU, seed=4)
+    assert seen.inputs["pixel_values"][:, 0, 0, 0].tolist() == [0.0, 1.0, 2.0]
+    assert drawn.inputs["pixel_values"][:, 0, 0, 0].tolist() == [40.0, 41.0, 42.0]
+    assert (drawn.inputs["pixel_values"].shape, drawn.labels.tolist()) == ((3, 3, 4, 5), [0, 1, 2])

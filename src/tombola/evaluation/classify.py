@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ def head_outputs(model: nn.Module, rows: Sequence[Sequence[int]], tokenizer: Any
 
 def image_outputs(model: nn.Module, images: Sequence[Any], processor: Any) -> Float[Tensor, "rows labels"]:
     """The head's logits for images."""
-    pixels = processor(images=list(images), return_tensors="pt")["pixel_values"]
+    pixels = processor(images=[np.asarray(image) for image in images], return_tensors="pt")["pixel_values"]
     first = next(model.parameters())
     return model(pixel_values=pixels.to(device=first.device, dtype=first.dtype)).logits.float()
 

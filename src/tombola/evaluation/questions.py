@@ -10,7 +10,7 @@ from tombola.evaluation import choose
 from tombola.evaluation.batches import Size
 from tombola.evaluation.classify import classes, head_outputs, image_outputs, values
 from tombola.evaluation.generate import continuations
-from tombola.tasks import Example, Task, encode, prompt_ids, prompt_text, uses_chat
+from tombola.tasks import Example, Task, adds_special, encode, prompt_ids, prompt_text
 
 PATCH_TOKENS = 196  # an image counts as many tokens as a ViT-B/16 makes of it
 
@@ -53,7 +53,7 @@ def _texts(model: nn.Module, task: Task, examples: Sequence[Example], tokenizer:
 
 
 def _options(model: nn.Module, task: Task, examples: Sequence[Example], tokenizer: Any) -> Questions:
-    special = not uses_chat(task.format, tokenizer)
+    special = adds_special(task.format, tokenizer)
     asked = [
         choose.options(prompt_text(e, task.format, tokenizer), e.choices, tokenizer, special_tokens=special)
         for e in examples

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tombola.tasks.example import DataError, Example, Row, Task, TextFormat
+from tombola.tasks.views import image_rows
 
 NO_LOSS = -100
 # Rows a tokenizer call: enough to use its threads; the character offsets of all rows at once would take gigabytes.
@@ -22,7 +23,7 @@ def encode(
     if not examples:
         return []
     if examples[0].image is not None:
-        return [_image_row(example, processor) for example in examples]
+        return image_rows(examples, processor)
     labelled = task.answers_by in ("classify", "regress")
     rows: list[Row] = []
     cut = 0
@@ -60,9 +61,19 @@ def uses_chat(text_format: TextFormat, tokenizer: Any) -> bool:
     return text_format.chat and bool(getattr(tokenizer, "chat_template", None))
 
 
+def adds_special(text_format: TextFormat, tokenizer: Any) -> bool:
+    """Whether the tokenizer is to add its special tokens."""
+    return text_format.special and not uses_chat(text_format, tokenizer)
+
+
 def prompt_ids(examples: Sequence[Example], text_format: TextFormat, tokenizer: Any) -> list[list[int]]:
-    """Token ids of each example's `prompt_text`."""
-    special = not uses_chat(text_format, tokenizer)
+    """Token ids of each example's `prompt_text`, the last `prompt_tokens` of them."""
+    ids = _whole_prompts(examples, text_format, tokenizer)
+    return ids if text_format.prompt_tokens is None else [one[-text_format.prompt_tokens :] for one in ids]
+
+
+def _whole_prompts(examples: Sequence[Example], text_format: TextFormat, tokenizer: Any) -> list[list[int]]:
+    special = adds_special(text_format, tokenizer)
     ids: list[list[int]] = []
     for start in range(0, len(examples), ROWS_AT_ONCE):
         texts = [prompt_text(example, text_format, tokenizer) for example in examples[start : start + ROWS_AT_ONCE]]
@@ -79,7 +90,7 @@ def prompt_ids(examples: Sequence[Example], text_format: TextFormat, tokenizer: 
 def _text_rows(task: Task, examples: Sequence[Example], tokenizer: Any) -> list[Row]:
     prompts = [prompt_text(example, task.format, tokenizer) for example in examples]
     texts = [prompt + str(example.target) for prompt, example in zip(prompts, examples, strict=True)]
-    special = not uses_chat(task.format, tokenizer)
+    special = adds_special(task.format, tokenizer)
     encoded = tokenizer(texts, add_special_tokens=special, return_offsets_mapping=True)
     rows = []
     for example, prompt, ids, spans in zip(
@@ -108,16 +119,11 @@ def _finished(row: Row, task: Task, tokenizer: Any, max_length: int, labelled: b
         if len(ids) > max_length:  # the closing special token stays
             return {**row, "input_ids": [*ids[: max_length - 1], ids[-1]]}
         return row
-    ids, labels = ids[:max_length], row["labels"][:max_length]
-    eos = tokenizer.eos_token_id
-    if task.format.ends and len(ids) < max_length and ids[-1] != eos:
+    labels, eos, left = row["labels"], tokenizer.eos_token_id, task.format.cut == "left"
+    if task.format.ends and (left or len(ids) < max_length) and ids[-1] != eos:
         ids, labels = [*ids, eos], [*labels, eos]
-    return {"input_ids": ids, "labels": labels}
-
-
-def _image_row(example: Example, processor: Any) -> Row:
-    pixels = processor(images=example.image, return_tensors="pt")["pixel_values"][0]
-    return {"pixel_values": pixels, "label": example.target}
+    kept = slice(-max_length, None) if left else slice(max_length)
+    return {"input_ids": ids[kept], "labels": labels[kept]}
 
 
 def _check_one_token(

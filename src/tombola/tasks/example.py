@@ -7,7 +7,8 @@ from typing import Any, Literal, Protocol
 AnswersBy = Literal["generate", "choose", "classify", "regress"]
 
 Row = dict[str, Any]
-"""One training row: `input_ids` with `labels` (-100: no loss), or with `label`; or `pixel_values` with `label`."""
+"""One training row: `input_ids` with `labels` (-100: no loss), or with `label`; or `pixel_values` with `label`; or
+`view`, which makes the pixels from a seed, their `size`, and `label`."""
 
 
 class DataError(ValueError):
@@ -30,7 +31,7 @@ class Example:
     target: str | int | float
     gold: str | int | float
     choices: tuple[str, ...] = ()
-    image: Any = None
+    image: Any = None  # uint8 (height, width, 3), or what NumPy makes that of
     prefix: str = ""  # the words that the answer is made to start with
     shots: tuple[Shot, ...] = ()
 
@@ -52,14 +53,18 @@ class TextFormat:
     byte-pair vocabularies join to the next word.
     `loss_on`: every token of a training row, or those of its target.
     `ends`: close a training row by EOS where that fits.
-    `cut`: cut rows that are too long on the right, or refuse them because what matters stands at their end.
+    `cut`: cut rows that are too long on the right or the left, or refuse them because what matters stands at the end.
+    `special`: let the tokenizer add its special tokens, such as one that begins every text.
+    `prompt_tokens`: ask with so many last tokens of a prompt; None: with all of it.
     """
 
     chat: bool = False
     joined: bool = False
     loss_on: Literal["all", "answer"] = "answer"
     ends: bool = True
-    cut: Literal["right", "never"] = "right"
+    cut: Literal["right", "left", "never"] = "right"
+    special: bool = True
+    prompt_tokens: int | None = None
 
 
 class Task(Protocol):

@@ -15,7 +15,7 @@ def accumulate(runner: Runner, feed: Feed, drawn: OptimizerBatch, *, keeps_logit
     half = feed.settings.mixed_precision == "bf16"
     total = torch.zeros((), device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
     for number, rows in enumerate(drawn.turns):
-        batch = feed.collate(rows or (drawn.shortest,))
+        batch = feed.collate(rows or (drawn.shortest,), drawn.seed)
         with runner.micro_step(last=number == len(drawn.turns) - 1):
             # Not accelerate's own mixed precision: it copies every output to float32, the unused logits too.
             with torch.autocast(device.type, torch.bfloat16, enabled=half):

@@ -25,7 +25,7 @@ def row_length(row: Row) -> int:
     """Tokens of a row."""
     if "input_ids" in row:
         return len(row["input_ids"])
-    height, width = row["pixel_values"].shape[-2:]
+    height, width = row["size"] if "size" in row else row["pixel_values"].shape[-2:]
     return max(1, height * width // PATCH_PIXELS)
 
 

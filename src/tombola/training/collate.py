@@ -1,6 +1,7 @@
 """Rows to the padded tensors of one micro-batch."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,12 @@ class Batch:
     predicts_from: Int[Tensor, "kept"] | None = None  # language models: the positions whose next token has a label
 
 
-def collate(rows: Sequence[Row], *, pad_token_id: int, padding_side: str, device: torch.device) -> Batch:
-    """The rows as one batch on `device`, padded to the longest."""
-    if "pixel_values" in rows[0]:
-        images = torch.stack([torch.as_tensor(row["pixel_values"]) for row in rows])
-        return Batch({"pixel_values": images.to(device)}, _row_labels(rows).to(device))
+def collate(
+    rows: Sequence[Row], *, pad_token_id: int, padding_side: str, device: torch.device, seed: int | None = None
+) -> Batch:
+    """The rows as one batch on `device`, padded to the longest; `seed` draws what varies in rows that are images."""
+    if "view" in rows[0] or "pixel_values" in rows[0]:
+        return Batch({"pixel_values": _images(rows, seed).to(device)}, _row_labels(rows).to(device))
     left = padding_side == "left"
     width = max(len(row["input_ids"]) for row in rows)
     ids = _padded([row["input_ids"] for row in rows], width, pad_token_id, left)
@@ -37,6 +39,13 @@ def collate(rows: Sequence[Row], *, pad_token_id: int, padding_side: str, device
     labels = _padded([[IGNORED, *row["labels"][1:]] for row in rows], width, IGNORED, left)
     predicts_from = (labels[:, 1:] != IGNORED).any(0).nonzero().flatten()
     return Batch(inputs, labels.to(device), predicts_from.to(device))
+
+
+def _images(rows: Sequence[Row], seed: int | None) -> Float[Tensor, "rows channels height width"]:
+    if "pixel_values" in rows[0]:
+        return torch.stack([torch.as_tensor(row["pixel_values"]) for row in rows])
+    with ThreadPoolExecutor() as threads:  # decoding and resizing leave Python's lock; each image is made from its seed
+        return torch.stack(list(threads.map(lambda row: row["view"](seed), rows)))
 
 
 def _padded(sequences: Sequence[Sequence[int]], width: int, fill: int, left: bool) -> Int[Tensor, "rows width"]:

@@ -13,6 +13,7 @@ from tombola.training.batches import (
     steps_per_epoch,
 )
 from tombola.training.collate import Batch, collate
+from tombola.training.random_state import derived_seed
 from tombola.training.ranks import Ranks
 from tombola.training.settings import Settings
 
@@ -25,6 +26,7 @@ class OptimizerBatch:
     shortest: int  # the row that an idle turn runs, at weight 0
     terms: int  # of the loss, over all ranks
     tokens: int  # without padding, over all ranks
+    seed: int  # of what varies in its rows each time they are drawn: the crops of images
 
 
 class Feed:
@@ -57,7 +59,7 @@ class Feed:
         """This rank's share of the phase's optimizer batch number `step`."""
         drawn = self._rows(phase, step, redraws)
         rounds = micro_batches(drawn, self.lengths, self.settings.token_budget, self.ranks.count)
-        return self._counted(drawn, [turn[self.ranks.rank] for turn in rounds])
+        return self._counted(drawn, [turn[self.ranks.rank] for turn in rounds], phase, step)
 
     def draw_whole(
         self, phase: str, step: int, *, rows: int | None = None, redraws: Sequence[tuple[int, int]] = ()
@@ -65,15 +67,16 @@ class Feed:
         """The same batch, or its first `rows`, as one micro-batch a rank whatever the token budget."""
         drawn = self._rows(phase, step, redraws)[:rows]
         longest_first = sorted(drawn, key=lambda row: -self.lengths[row])
-        return self._counted(drawn, [tuple(longest_first[self.ranks.rank :: self.ranks.count])])
+        return self._counted(drawn, [tuple(longest_first[self.ranks.rank :: self.ranks.count])], phase, step)
 
-    def collate(self, rows: MicroBatch) -> Batch:
-        """The rows as tensors on this rank's device."""
+    def collate(self, rows: MicroBatch, seed: int | None = None) -> Batch:
+        """The rows as tensors on this rank's device: as an evaluation sees them, or as `seed` draws them."""
         return collate(
             [self.rows[row] for row in rows],
             pad_token_id=self.pad_token_id,
             padding_side=self.padding_side,
             device=self.ranks.device,
+            seed=seed,
         )
 
     def _rows(self, phase: str, step: int, redraws: Sequence[tuple[int, int]]) -> list[int]:
@@ -81,12 +84,13 @@ class Feed:
         size = self.settings.batch_size
         return self._epoch(phase, epoch, tuple(redraws))[number * size : (number + 1) * size]
 
-    def _counted(self, drawn: Sequence[int], turns: list[MicroBatch]) -> OptimizerBatch:
+    def _counted(self, drawn: Sequence[int], turns: list[MicroBatch], phase: str, step: int) -> OptimizerBatch:
         return OptimizerBatch(
             turns=turns,
             shortest=min(drawn, key=lambda row: self.lengths[row]),
             terms=max(1, sum(self.terms[row] for row in drawn)),
             tokens=sum(self.lengths[row] for row in drawn),
+            seed=derived_seed("views", self.settings.seed, phase, step),
         )
 
     def _epoch(self, phase: str, epoch: int, redraws: tuple[tuple[int, int], ...]) -> list[int]:
