@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from tombola_cli.config.hub import hub_fault
+from tombola_cli.config.hub import data_fault, hub_fault
 from tombola_cli.config.reach import unreachable
 
 
@@ -48,6 +48,8 @@ def _local_data(task: dict[str, Any]) -> Iterator[str]:
 def _web_data(task: dict[str, Any]) -> str | None:
     if task["_target_"] is None or task.get("data_dir") or not task.get("url"):
         return None
+    if task["url"].startswith("hf://"):
+        return data_fault(task)
     lacking = [name for name in _needed(task) if not cached_data(task["url"], name).is_file()]
     reason = unreachable(task["url"]) if lacking else None
     if reason is None:

@@ -5,14 +5,16 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from tombola_cli.config import hub
-from tombola_cli.config.hub import hub_fault
+from tombola_cli.config.hub import data_fault, hub_fault
 
+DATA = {"name": "d", "repo": "org/data", "revision": "main"}
 MODEL = {"name": "m", "repo": "org/net", "revision": "main", "gated": False}
 
 
 @pytest.fixture(autouse=True)
 def asked_anew():
     hub._fault.cache_clear()
+    hub._data_fault.cache_clear()
 
 
 @pytest.fixture
@@ -86,3 +88,19 @@ def test_why_the_hub_refuses(answers, error, part):
     assert part in line
     assert line.endswith("or type model.path=DIR for a local copy")
     assert "\n" not in line
+
+
+def test_data_that_is_cached_or_that_the_hub_can_be_asked_for(answers, tmp_path):
+    answers(unreachable="HF_HUB_OFFLINE is set", cached=str(tmp_path))
+    assert data_fault(DATA) is None
+    hub._data_fault.cache_clear()
+    answers(cached=FileNotFoundError())
+    assert data_fault(DATA) is None
+
+
+def test_data_without_a_network(answers):
+    answers(unreachable="HF_HUB_OFFLINE is set", cached=FileNotFoundError())
+    assert data_fault(DATA) == (
+        "task=d: org/data (revision main) is not in the local cache, and HF_HUB_OFFLINE is set; "
+        "connect, or type task.data_dir=DIR for a local copy"
+    )

@@ -60,6 +60,14 @@ def test_data_of_the_web_that_is_cached(monkeypatch, tmp_path):
     assert missing(config) == []
 
 
+def test_data_of_the_hub_when_offline():
+    (line,) = missing(compose(["model=tiny_vit", "task=vision/cars"]))
+    assert line.startswith(
+        "task=vision/cars: tanganke/stanford_cars (revision 9abf6cf7d6dfa7b95152a0d6e791ea9435b47a40) is"
+    )
+    assert line.endswith("HF_HUB_OFFLINE is set; connect, or type task.data_dir=DIR for a local copy")
+
+
 def test_the_cache_is_the_one_that_the_tasks_read(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = cached_data("https://example.org/data/", "folder/test.json")
