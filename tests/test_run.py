@@ -1,9 +1,12 @@
 """A whole run in this process, on tiny models: from config.json to a record, twice, and after a divergence."""
 
+import gzip
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +69,48 @@ def test_the_densities_of_a_search_are_recorded_and_drawn(start: Any, tmp_path: 
     assert record.ticket["evaluations"] <= 1 + 5 * 4
     assert (folder / "densities.png").stat().st_size > 1000
     assert set(record.cost["seconds"]) == {"head", "train", "evaluation"}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Three classes of noise in the files of vision/cifar10."""
+    noise = np.random.default_rng(0)
+    for part, rows in (("train", 12), ("test", 6)):
+        arrays = {"images-idx4": noise.integers(0, 256, (rows, 20, 20, 3)), "labels-idx1": np.arange(rows) % 3}
+        for name, values in arrays.items():
+            header = b"\x00\x00\x08" + struct.pack(f">B{values.ndim}I", values.ndim, *values.shape)
+            content = gzip.compress(header + values.astype(np.uint8).tobytes())
+            (tmp_path / f"cifar10-{part}-{name}-ubyte.gz").write_bytes(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", ["lora", "bola"])
+def test_images_go_end_to_end(start: Any, tmp_path: Path, images: Path, method: str) -> None:
+    words = ("model=tiny_vit", f"method={method}", "task=vision/cifar10", "task.labels=3", f"task.data_dir={images}")
+    assert main(start(*words)) == 0
+    (record,) = read_records(tmp_path / "records")
+    assert [(one.task, one.split, one.metric, one.n) for one in record.scores] == [
+        ("vision/cifar10", "test", "accuracy", 4)
+    ]
+    assert record.provenance["data"]["note"] == "images of task.data_dir: 12 train, 6 test"
+    assert record.cost["head"] == 3 * 64 + 3
+
+
+def test_flan_goes_end_to_end_with_a_score_for_each_task(start: Any, tmp_path: Path) -> None:
+    rows, names = {"train": 4, "validation": 2, "test": 3}, ("one", "two")
+    for split, count in rows.items():
+        lines = [json.dumps({"task_name": t, "source": f"{t} {n}", "target": "a"}) for n in range(count) for t in names]
+        (tmp_path / f"{split}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    listed = {"held_in": ["one"], "held_out": ["two"], "tasks": [{"task_name": name, "rows": rows} for name in names]}
+    (tmp_path / "tasks.json").write_text(json.dumps(listed))
+    words = ("task=flan/flan20", f"task.data_dir={tmp_path}", "task.task_name=one", "task.test_on=all")
+    assert main(start("model=tiny_llama", "method=lora", *words, "task.max_new_tokens=4")) == 0
+    (record,) = read_records(tmp_path / "records")
+    assert [(one.task, one.split, one.metric, one.n) for one in record.scores] == [
+        ("flan/flan20", "one", "rouge_l", 3),
+        ("flan/flan20", "two", "rouge_l", 3),
+    ]
+    assert record.cost["steps"] == 3
 
 
 def test_equal_trainable_numbers_for_lora_and_bola_in_the_demo() -> None:

@@ -4,9 +4,11 @@ import pytest
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from tombola.tasks import DataError, Math, Task, TextualDigits, TextualMnist, load_task
+from tombola.tasks import DataError, Flan, Images, Math, Task, TextualDigits, TextualMnist, load_task
 
 LOADERS = {
+    "tombola.tasks.Flan": Flan,
+    "tombola.tasks.Images": Images,
     "tombola.tasks.Math": Math,
     "tombola.tasks.TextualDigits": TextualDigits,
     "tombola.tasks.TextualMnist": TextualMnist,
@@ -34,6 +36,7 @@ def test_every_task_of_the_card_has_its_facts():
 def test_facts_are_of_the_right_kind(name):
     config = config_of(name)
     assert config["name"] == name
+    assert config["licence"]
     assert config["kind"] in KINDS
     assert config["roles"]
     assert set(config["roles"]) <= ROLES
@@ -45,7 +48,36 @@ def test_facts_are_of_the_right_kind(name):
     assert set(config.get("optional_files", [])) <= set(config["files"])
     if config["_target_"]:
         assert LOADERS[config["_target_"]].version == config["version"]
-        assert LOADERS[config["_target_"]].name == name
+        assert getattr(LOADERS[config["_target_"]], "name", name) == name
+
+
+PILORA = ("cars", "dtd", "eurosat", "gtsrb", "resisc45", "sun397", "svhn")
+
+
+def test_the_image_tasks_are_pinned_and_name_themselves():
+    """Splits of table 3: GOAT's and task arithmetic's."""
+    facts = {name: config_of(f"vision/{name}") for name in (*PILORA, "cifar10", "flowers102")}
+    for name, config in facts.items():
+        assert len(config["revision"]) == 40, name
+        assert config["url"] == f"hf://datasets/{config['repo']}@{config['revision']}"
+        assert (config["data_set"], config["classes"]) == (name, config["labels"])
+    assert [facts[name]["labels"] for name in PILORA] == [196, 47, 10, 43, 45, 397, 10]
+    assert (facts["cars"]["rows"]["train"], facts["cars"]["rows"]["test"]["test"]) == (8144, 8041)
+
+
+def test_an_image_config_becomes_its_task(image_folder):
+    config = {**config_of("vision/cifar10"), "classes": 3, "data_dir": str(image_folder), "crop_scale": None}
+    task = load_task(config, role="image_encoder")
+    assert isinstance(task, Images)
+    assert (task.name, len(task.train()), task.train()[0].image.crop_scale) == ("vision/cifar10", 9, None)
+
+
+def test_a_flan_config_becomes_its_task(flan_folder):
+    config = {**config_of("flan/flan20"), "data_dir": str(flan_folder), "task_name": "held_in"}
+    task = load_task(config, role="decoder")
+    assert (list(task.tests()), task.generation.max_new_tokens) == (["one", "two"], 64)
+    assert task.format.prompt_tokens == 2048
+    assert set(task.measure(task.tests()["one"], ["a", "b"])) == set(config["metrics"])
 
 
 def test_the_papers_thirty_tasks_are_named():

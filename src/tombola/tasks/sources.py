@@ -71,6 +71,14 @@ def read_bytes(task: str, path: Path) -> bytes:
         raise DataError(f"{task}: {path} is torn ({error}); expected a whole gzip file") from error
 
 
+def read_json(task: str, path: Path) -> Any:
+    """The one value in a .json file (it may be gzipped)."""
+    try:
+        return json.loads(read_bytes(task, path).decode("utf-8"))
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise DataError(f"{task}: {path} is torn or no JSON ({error})") from error
+
+
 def read_rows(task: str, path: Path, fields: Mapping[str, type | tuple[type, ...]]) -> list[dict[str, Any]]:
     """The rows of a .json list or of .jsonl lines (either may be gzipped); each has `fields` of the given types."""
     try:
