@@ -2,7 +2,7 @@
 
 import pytest
 
-from tombola_cli.records import RecordError
+from tombola_cli.records import Record, RecordError, Score, run_id, sources, write_record
 from tombola_cli.tables import Cell, filled_rows, find_table
 from tombola_cli.tables.text import score_text
 
@@ -104,3 +104,70 @@ def test_a_broken_record_is_an_error_and_not_a_gap(rows, add, root):
     next((root / "results" / "records").iterdir()).write_text("{}")
     with pytest.raises(RecordError, match="the field 'id' is missing"):
         rows()
+
+
+OVER = """
+title: Means over splits
+paper: {numbers: paper.csv, table: T1}
+overrides: [model=small]
+seeds: [0, 1]
+columns:
+  - {label: One, over: {field: task, values: [one, two]}, score: {task: flan, split: each, metric: rouge_l}}
+  - {label: Two, over: {field: null, values: [one, two]}, score: {task: flan, split: each, metric: rouge_l},
+     overrides: [task=all]}
+mean: null
+rows: [{label: Ours, overrides: [method=ours]}]
+notes: []
+"""
+
+
+@pytest.fixture
+def over(root, compose, rows):
+    (root / "conf" / "table" / "small.yaml").write_text(OVER)
+
+    def write(seed, task, **values):
+        """The record of one run with a score for each split."""
+        config = compose(["method=ours", "model=small", f"task={task}", f"seed={seed}"])
+        record = Record(
+            id=run_id(config, sources(config)),
+            started="2026-01-31T12:00:00+00:00",
+            finished="2026-01-31T12:05:00+00:00",
+            status="ok",
+            config=config,
+            scores=[Score("flan", split, "rouge_l", value, 10) for split, value in values.items()],
+            cost={
+                **dict.fromkeys(("trainable", "head", "stored_bytes"), 0),
+                **{"seconds": {}, "tokens_per_second": None, "peak_bytes": None},
+            },
+            provenance=dict.fromkeys(("commit", "dirty", "packages", "hardware", "model", "data", "command")),
+        )
+        write_record(root / "results" / "records", record)
+
+    return write
+
+
+def test_a_column_over_runs_is_their_unweighted_mean(over, rows):
+    over(0, "one", one=0.2)
+    over(0, "two", two=0.6)
+    cell = rows()[0].cells[0]
+    assert cell.values == {0: pytest.approx(40.0)}
+    assert list(cell.files) == ["0.1", "0.2"]
+    assert score_text(cell, paper=True) == "40.0 (1) · 50.0 · −10.0"
+
+
+def test_a_column_over_runs_is_no_mean_of_a_part(over, rows):
+    over(0, "one", one=0.2)
+    over(1, "one", one=0.3)
+    over(1, "two", two=0.5)
+    cell = rows()[0].cells[0]
+    assert cell.values == {1: pytest.approx(40.0)}
+    assert score_text(cell, paper=False) == "40.0 (1, seed 0 1 of 2 scores)"
+
+
+def test_a_column_over_the_splits_of_one_run(over, rows):
+    over(0, "all", one=0.2, two=0.4)
+    over(1, "all", one=0.2)
+    cell = rows()[0].cells[1]
+    assert cell.values == {0: pytest.approx(30.0)}
+    assert list(cell.files) == [0, 1]
+    assert cell.statuses == {1: "1 of 2 scores"}

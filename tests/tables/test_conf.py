@@ -7,8 +7,15 @@ from tombola_cli.config.compose import compose
 from tombola_cli.tables import find_table, printed_numbers
 
 TABLES = [
-    "bola_table1", "bola_table2", "bola_table3", "minilm_low_rank", "minilm_sparse", "minilm_textual_digits",
-]  # fmt: skip
+    "bola_table1",
+    "bola_table2",
+    "bola_table3",
+    "minilm_low_rank",
+    "minilm_sparse",
+    "minilm_textual_digits",
+    "sparse_adapters_table1",
+    "sparse_adapters_table2",
+]
 CAPS = {"max_steps", "max_rows", "max_eval_rows"}
 GLUE = ["mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb"]
 ENCODER = {"epochs": 30, "batch_size": 64, "weight_decay": 0.1, "mixed_precision": "no", "select": "best"}
@@ -99,11 +106,12 @@ def test_a_table_shows_scores_that_its_tasks_measure(name):
     table = find_table(name)
     for row in [row for row in table.rows if row.overrides is not None]:
         tasks = {run: compose([*run, "seed=0"])["task"] for run in table.runs(row)}
-        for column in table.columns:
+        for column in [part for whole in table.columns for part in whole.parts()]:
             task = tasks[table.run(row, column)]
+            splits = [*task.get("held_in", ()), *task.get("held_out", ())] or task["rows"]["test"]
             assert column.score.task == task["name"]
             assert column.score.metric in task["metrics"], f"{column.label}: {task['name']} has {task['metrics']}"
-            assert column.score.split in task["rows"]["test"], f"{column.label}: {task['rows']['test']}"
+            assert column.score.split in splits, f"{column.label}: {splits}"
 
 
 @pytest.mark.parametrize("name", [name for name in TABLES if name.startswith("bola")])
@@ -114,6 +122,24 @@ def test_a_tables_labels_are_the_papers(repository, name):
     columns = [*(column.label for column in table.columns), table.mean]
     shown = {(row.label, column) for row in table.rows for column in columns}
     assert {key for key in printed if key[1] != "params"} == shown
+
+
+def test_flans_tables_are_over_the_papers_lists():
+    task = compose(["task=flan/flan20"])["task"]
+    over = {
+        name: [column.over for column in find_table(name).columns] for name in TABLES if name.startswith("sparse_ad")
+    }
+    held_in, held_out = over["sparse_adapters_table1"]
+    assert (list(held_in.values), list(held_out.values)) == (task["held_in"], task["held_out"])
+    (individual,) = over["sparse_adapters_table2"]
+    assert (individual.field, list(individual.values)) == ("task.task_name", task["held_in"])
+
+
+@pytest.mark.parametrize(("name", "shown"), [("sparse_adapters_table1", {"held-in", "held-out"})])
+def test_flans_labels_are_the_papers(repository, name, shown):
+    table = find_table(name)
+    printed = printed_numbers(repository / "results" / "paper" / table.paper[0], table.paper[1])
+    assert {key for key in printed if key[1] in shown} == {(row.label, one) for row in table.rows for one in shown}
 
 
 def test_the_demos_adapters_have_one_size():

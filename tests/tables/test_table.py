@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tombola_cli.tables import TableError, find_table, load_table
+from tombola_cli.tables import TableError, find_table, load_table, row_commands
 
 
 def test_runs_are_distinct_and_start_with_their_groups(root):
@@ -26,9 +26,40 @@ def test_columns_of_one_run_ask_for_it_once(root):
     assert table.runs(table.rows[0]) == [("method=ours", "model=small", "task=both")]
 
 
+def test_a_column_over_a_field_has_a_run_and_a_split_for_each_value(root):
+    def spread(data):
+        data["columns"] = [data["columns"][0]]
+        data["columns"][0]["score"]["split"] = "each"
+        data["columns"][0]["over"] = {"field": "task.part", "values": ["a", "b"]}
+
+    table = load_table(_edited(root, spread))
+    row, (column,) = table.rows[0], table.columns
+    assert table.runs(row) == [("method=ours", "model=small", "task=one", f"task.part={name}") for name in "ab"]
+    assert [part.score.split for part in column.parts()] == ["a", "b"]
+    assert row_commands(table, row) == [
+        "python train.py -m method=ours model=small task=one task.part=a,b seed=0,1 table=small"
+    ]
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        (
+            lambda data: data["columns"][0].update(over={"field": None, "values": ["a"]}),
+            r"small\.yaml: columns\[0\]: `over` and `split: each` belong together, got split 'test'",
+        ),
+        (
+            lambda data: data["columns"][0]["score"].update(split="each"),
+            r"columns\[0\]: `over` and `split: each` belong together, got split 'each'",
+        ),
+        (
+            lambda data: data["columns"][0].update(over={"field": "x", "values": []}),
+            r"columns\[0\]: over: values: expected at least one",
+        ),
+        (
+            lambda data: data["columns"][0].update(over={"values": "ab"}),
+            r"columns\[0\]: over: values: expected list, got 'ab'",
+        ),
         (lambda data: data.pop("seeds"), r"small\.yaml: seeds: expected list, it is missing"),
         (lambda data: data.update(titel="x"), r"small\.yaml: unknown field 'titel'; expected title, paper"),
         (lambda data: data.update(notes="x"), r"small\.yaml: notes: expected list, got 'x'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Cell:
 
     values: Mapping[int, float]
     statuses: Mapping[int, str]
-    files: Mapping[int, Path]
+    files: Mapping[int | str, Path]  # by seed, or by seed and number of the run where a cell has several
     paper: Printed | None
 
     @property
@@ -78,7 +78,10 @@ def _filled(
 ) -> FilledRow:
     found = {run: tuple(_find(run, seed, folder, compose) for seed in row.seeds) for run in table.runs(row)}
     cells = tuple(
-        _cell(found.get(table.run(row, column), ()), column.score, numbers.get((row.label, column.label)))
+        _over(
+            [_cell(found.get(table.run(row, part), ()), part.score, None) for part in column.parts()],
+            numbers.get((row.label, column.label)),
+        )
         for column in table.columns
     )
     mean = _mean_cell(cells, numbers.get((row.label, table.mean))) if table.mean else None
@@ -109,7 +112,22 @@ def _cell(runs: Sequence[Run], selector: Selector, paper: Printed | None) -> Cel
             values[run.seed] = value
         else:
             statuses[run.seed] = "no such score" if run.record.status == "ok" else run.record.status
-    files = {run.seed: run.file for run in runs if run.file is not None}
+    files: dict[int | str, Path] = {run.seed: run.file for run in runs if run.file is not None}
+    return Cell(values, statuses, files, paper)
+
+
+def _over(parts: Sequence[Cell], paper: Printed | None) -> Cell:
+    """The cell of a column: its one score's, or the mean over its scores for each seed that has all of them."""
+    if len(parts) == 1:
+        return replace(parts[0], paper=paper)
+    values = _mean_cell(parts, None).values
+    seeds = sorted({seed for part in parts for seed in (*part.values, *part.statuses)} - set(values))
+    statuses = {seed: f"{sum(seed in part.values for part in parts)} of {len(parts)} scores" for seed in seeds}
+    if all(part.files == parts[0].files for part in parts):  # of one run
+        return Cell(values, statuses, parts[0].files, paper)
+    files: dict[int | str, Path] = {
+        f"{seed}.{number}": file for number, part in enumerate(parts, 1) for seed, file in part.files.items()
+    }
     return Cell(values, statuses, files, paper)
 
 

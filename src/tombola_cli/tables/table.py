@@ -9,13 +9,17 @@
     rows: [{label: LoRA, overrides: [method=lora]}, {label: SpaRTA, overrides: null, note: method yet to come}]
     notes: []
 
+A column of a mean over splits; the runs differ in the field, or `field: null` shows the splits of one run:
+
+    - {label: held-in, over: {field: task.task_name, values: [a, b]}, score: {task: ..., split: each, metric: ...}}
+
 Labels of rows and columns are the paper's own: they find its numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +42,31 @@ class Selector:
 
 
 @dataclass(frozen=True)
+class Over:
+    """The splits that a column is the mean of, and the field that has each one's name in its run; None: one run."""
+
+    field: str | None
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Column:
     """A column and what its runs add to the command; columns with the same overrides show scores of one run."""
 
     label: str
     score: Selector
     overrides: tuple[str, ...] = ()
+    over: Over | None = None
+
+    def parts(self) -> list[Column]:
+        """The columns of one score each whose unweighted mean this one is: itself, unless it is `over` something."""
+        if self.over is None:
+            return [self]
+        field, parts = self.over.field, []
+        for value in self.over.values:
+            words = (f"{field}={value}",) if field else ()
+            parts.append(Column(value, replace(self.score, split=value), (*self.overrides, *words)))
+        return parts
 
 
 @dataclass(frozen=True)
@@ -73,7 +96,7 @@ class Table:
         """The row's distinct runs as override lists, without their seeds; none where there is no method yet."""
         if row.overrides is None:
             return []
-        return list(dict.fromkeys(self.run(row, column) for column in self.columns))
+        return list(dict.fromkeys(self.run(row, part) for column in self.columns for part in column.parts()))
 
     def run(self, row: Row, column: Column) -> tuple[str, ...]:
         """The overrides of the run that a cell shows, without its seed: method, model, task, training, then fields."""
@@ -107,7 +130,11 @@ TABLE_FIELDS: dict[str, tuple[type, ...]] = {
     **{"title": (str,), "paper": (dict, type(None)), "overrides": (list,), "seeds": (list,), "columns": (list,)},
     **{"mean": (str, type(None)), "rows": (list,), "notes": (list,)},
 }
-COLUMN_FIELDS: dict[str, tuple[type, ...]] = {"label": (str,), "score": (dict,), "overrides": (list, type(None))}
+COLUMN_FIELDS: dict[str, tuple[type, ...]] = {
+    **{"label": (str,), "score": (dict,), "overrides": (list, type(None)), "over": (dict, type(None))}
+}
+OVER_FIELDS: dict[str, tuple[type, ...]] = {"field": (str, type(None)), "values": (list,)}
+EACH = "each"
 ROW_FIELDS: dict[str, tuple[type, ...]] = {
     **{"label": (str,), "overrides": (list, type(None)), "seeds": (list, type(None)), "note": (str, type(None))}
 }
@@ -118,7 +145,17 @@ PAPER_FIELDS: dict[str, tuple[type, ...]] = {"numbers": (str,), "table": (str,)}
 def _column(data: Any, where: str) -> Column:
     data = _fields(data, COLUMN_FIELDS, where)
     score = _fields(data["score"], SCORE_FIELDS, f"{where}: score")
-    return Column(data["label"], Selector(**score), tuple(data["overrides"] or ()))
+    over = None if data["over"] is None else _over(data["over"], f"{where}: over")
+    if (score["split"] == EACH) != (over is not None):
+        raise TableError(f"{where}: `over` and `split: {EACH}` belong together, got split {score['split']!r}")
+    return Column(data["label"], Selector(**score), tuple(data["overrides"] or ()), over)
+
+
+def _over(data: Any, where: str) -> Over:
+    data = _fields(data, OVER_FIELDS, where)
+    if not data["values"]:
+        raise TableError(f"{where}: values: expected at least one")
+    return Over(data["field"], tuple(map(str, data["values"])))
 
 
 def _row(data: Any, seeds: tuple[int, ...], where: str) -> Row:
