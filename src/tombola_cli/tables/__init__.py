@@ -5,12 +5,14 @@ from tombola_cli.tables.commands import commands, row_commands
 from tombola_cli.tables.main import filled_rows, find_table, main
 from tombola_cli.tables.paper import PaperError, Printed, printed_numbers
 from tombola_cli.tables.render import markdown, terminal
-from tombola_cli.tables.table import Column, Row, Selector, Table, TableError, load_table
+from tombola_cli.tables.table import Column, Over, Row, Selector, Table, TableError, load_table
+from tombola_cli.tables.tasks import tasks_main, tasks_markdown
 
 __all__ = [
     "Cell",
     "Column",
     "FilledRow",
+    "Over",
     "PaperError",
     "Printed",
     "Row",
@@ -27,5 +29,7 @@ __all__ = [
     "markdown",
     "printed_numbers",
     "row_commands",
+    "tasks_main",
+    "tasks_markdown",
     "terminal",
 ]
