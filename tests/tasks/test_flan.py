@@ -1,8 +1,10 @@
+import copy
 import json
 
 import pytest
 from datasets import Dataset
 from omegaconf import OmegaConf
+from tokenizers.processors import TemplateProcessing
 
 from tombola.tasks import DataError, Flan, encode, load_task, prompt_ids
 
@@ -31,13 +33,15 @@ def test_lists_are_mixtures_that_are_tested_task_by_task(flan_folder):
 
 
 def test_the_text_is_source_space_target_and_its_end_without_special_tokens(flan_folder, byte_tokenizer):
+    tokenizer = copy.deepcopy(byte_tokenizer)  # one that begins every text, as Llama's does
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<eos> $A", special_tokens=[("<eos>", 0)])
     task = local(flan_folder)
     example = task.train()[0]
-    (row,) = encode(task, [example], byte_tokenizer, max_length=100)
-    assert byte_tokenizer.decode(row["input_ids"]) == "train one 0? answer 0<eos>"
-    assert byte_tokenizer.decode([label for label in row["labels"] if label != -100]) == " answer 0<eos>"
-    (asked,) = prompt_ids([example], task.format, byte_tokenizer)
-    assert byte_tokenizer.decode(asked) == "train one 0?"
+    (row,) = encode(task, [example], tokenizer, max_length=100)
+    assert tokenizer.decode(row["input_ids"]) == "train one 0? answer 0<eos>"
+    assert tokenizer.decode([label for label in row["labels"] if label != -100]) == " answer 0<eos>"
+    (asked,) = prompt_ids([example], task.format, tokenizer)
+    assert tokenizer.decode(asked) == "train one 0?"
 
 
 def test_what_is_too_long_loses_its_beginning(flan_folder, byte_tokenizer):
