@@ -10,6 +10,7 @@ from tombola.tasks.views import crop_box, image_rows
 
 VIT = ViTImageProcessorPil(size={"height": 8, "width": 8})
 CLIP = CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+LARGER = CLIPImageProcessorPil(size={"shortest_edge": 10}, crop_size={"height": 8, "width": 8})  # and its middle is cut
 
 
 def noise(height=20, width=24, seed=0):
@@ -47,12 +48,13 @@ def test_without_a_share_nothing_is_cropped():
     assert torch.equal(plain["view"](5), plain["view"](None))
 
 
-def test_a_view_is_the_box_resized_bicubically_and_normalised_as_ever():
+@pytest.mark.parametrize("processor", [VIT, CLIP, LARGER])
+def test_a_view_is_the_box_resized_bicubically_and_normalised_as_ever(processor):
     image = noise(40, 40)
-    (row,) = rows_of([image])
+    (row,) = rows_of([image], processor)
     box = crop_box(40, 40, (0.9, 1.0), np.random.default_rng([5, 0]))
     crop = np.asarray(Image.fromarray(image).resize((8, 8), Image.Resampling.BICUBIC, box=box))
-    mean, std = (np.array(one) for one in (VIT.image_mean, VIT.image_std))
+    mean, std = (np.array(one) for one in (processor.image_mean, processor.image_std))
     expected = ((crop / 255 - mean) / std).transpose(2, 0, 1)
     assert row["view"](5).numpy() == pytest.approx(expected, abs=1e-5)
 

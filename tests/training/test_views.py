@@ -31,11 +31,9 @@ def rows(host: Any) -> list[dict[str, Any]]:
     return image_rows(examples, host.processor)
 
 
-@pytest.fixture
-def net(host: Any) -> nn.Module:
-    """The tiny model with its head alone to train, as it was drawn."""
-    fresh = load_host(compose(["model=tiny_vit"])["model"], kind="classify", labels=3, seed=0)
-    return fresh.net
+def fresh() -> nn.Module:
+    """The tiny model with its head alone to train, as it is drawn."""
+    return load_host(compose(["model=tiny_vit"])["model"], kind="classify", labels=3, seed=0).net
 
 
 def make(folder: Path, rows: Any, **settings: Any) -> AcceleratedTrainer:
@@ -74,25 +72,27 @@ def test_a_dense_gradient_sees_the_views_of_its_step(tmp_path: Path, rows: Any) 
     assert feed.draw_whole("train", 1).seed == feed.draw("train", 1).seed != feed.draw("other", 1).seed
 
 
-def test_a_resumed_run_is_the_same_to_the_bit(tmp_path: Path, rows: Any, host: Any, net: nn.Module) -> None:
-    make(tmp_path / "whole", rows).train(net, phase="train")
-    whole = trained(net)
-    cut = load_host(compose(["model=tiny_vit"])["model"], kind="classify", labels=3, seed=0).net
+def test_a_resumed_run_is_the_same_to_the_bit(tmp_path: Path, rows: Any) -> None:
+    whole, cut, resumed, still = (fresh() for _ in range(4))
+    make(tmp_path / "whole", rows).train(whole, phase="train")
     with pytest.raises(MemoryError):
         make(tmp_path / "cut", rows).train(cut, phase="train", hooks=[Stop(3)])
-    again = load_host(compose(["model=tiny_vit"])["model"], kind="classify", labels=3, seed=0).net
-    make(tmp_path / "cut", rows).train(again, phase="train")
-    resumed = trained(again)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    still = [{**row, "view": lambda seed, row=row: row["view"](None)} for row in rows]
-    make(tmp_path / "still", still).train(cut, phase="train")
-    assert not all(torch.equal(whole[name], value) for name, value in trained(cut).items())
+    make(tmp_path / "cut", rows).train(resumed, phase="train")
+    assert equal(whole, resumed)
+    uncropped = [{**row, "view": lambda seed, row=row: row["view"](None)} for row in rows]
+    make(tmp_path / "still", uncropped).train(still, phase="train")
+    assert not equal(whole, still)
 
 
-def test_what_measures_a_model_sees_whole_images(tmp_path: Path, rows: Any, net: nn.Module) -> None:
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    values, others = trained(one), trained(other)
+    return values.keys() == others.keys() and all(torch.equal(values[name], others[name]) for name in values)
+
+
+def test_what_measures_a_model_sees_whole_images(tmp_path: Path, rows: Any) -> None:
     seen = []
     watched = [{**row, "view": lambda seed, row=row: seen.append(seed) or row["view"](seed)} for row in rows]
-    make(tmp_path, watched).accuracy(net)
+    make(tmp_path, watched).accuracy(fresh())
     assert seen == [None] * 12
 
 
