@@ -1,6 +1,8 @@
 import gzip
 import hashlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -59,6 +61,23 @@ def test_a_torn_download_is_refused_and_not_kept(online_cache):
 def test_an_address_that_does_not_answer(online_cache):
     with pytest.raises(DataError, match=r"cannot download .*b\.json .*: connect, or type task\.data_dir=DIR"):
         locate("t", "b.json", data_dir=None, url=online_cache)
+
+
+def test_a_download_that_breaks_off_is_said(online_cache, tmp_path):
+    class HalfAnAnswer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"[1")
+
+        def log_message(self, *words):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), HalfAnAnswer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(DataError, match=r"cannot download .*c\.json \(IncompleteRead.*: connect, or type"):
+            locate("t", "c.json", data_dir=None, url=f"http://127.0.0.1:{server.server_port}")
 
 
 def test_gzip_is_unpacked_and_torn_gzip_refused(tmp_path):

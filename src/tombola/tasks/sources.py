@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import http.client
 import json
 import os
 import urllib.error
@@ -47,7 +48,7 @@ def _download(task: str, address: str, sha256: str | None) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as response:
             content = response.read()
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:  # IncompleteRead is of the second
         raise DataError(f"{task}: cannot download {address} ({error}): connect, or {way_on}") from error
     found = hashlib.sha256(content).hexdigest()
     if sha256 and found != sha256:
