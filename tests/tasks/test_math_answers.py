@@ -33,6 +33,7 @@ NUMBERS = [
     ("7 apples and 3 pears", 3, NONE),
     ("The answer is 5. Check: 2 + 3 = 5, and 6 is too many.", 6, 5),
     ("The answer is 5. No, wait. The answer is 6.", 6, 6),  # two answers: the last one stands
+    ("The answer is 5 or 6.", 6, NONE),  # two answers in one
     ("The answer is 6. That took 20 minutes.", 20, 6),
     ("The answer is 49 - 34 = 15 customers.", 15, 15),
     ("It is 10-3. The answer is 7.", 7, 7),
@@ -68,6 +69,11 @@ LETTERS = [
     ("", "", ""),
     ("I think x = 5.", "", ""),
     ("The answer is B. No, wait. The answer is C.", "B", "C"),  # two answers
+    ("The answer is A or B.", "A", ""),
+    ("The answer is (B) and (C).", "B", ""),
+    ("A, B", "A", ""),
+    ("The answer is B, because C is too large.", "B", "B"),
+    ("A car goes 40 km in 2 hours.", "A", ""),  # an article is no answer
     ("The answer is 40. So the answer is C.", "C", "C"),
     ("The answer is C.</s> The answer is A.", "C", "C"),  # text after the end of text
     ("x = 5</s> The answer is A.", "A", ""),
@@ -94,6 +100,16 @@ def test_letters(response, paper, strict):
 )
 def test_right_within_a_thousandth(gold, read, right):
     assert is_right(gold, read) is right
+
+
+@pytest.mark.parametrize(
+    "mark", ["</s>", "<unk>", "<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<|end|>"]
+)
+def test_special_tokens_change_no_reading(mark):
+    """LLM-Adapters keeps them in the text of a math response; our answers have none."""
+    for response in ("The answer is 17.", "I do not know."):
+        assert number_as_paper(f"{response}{mark}") == number_as_paper(response)
+        assert letter_as_paper(f"{response}{mark}") == letter_as_paper(response)
 
 
 @pytest.mark.parametrize("folder", ["MultiArith", "gsm8k", "AddSub", "AQuA", "SingleEq", "SVAMP", "mawps"])
