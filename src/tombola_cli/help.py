@@ -25,6 +25,7 @@ Fields one changes most (every field of --cfg job can be set the same way)
   method.config.k=8           BoLA's candidates per layer; method.config.r is LoRA's rank
   method.config.density=0.01  share of each weight that a sparse method trains; method.kr for sparse adapters
   task.data_dir=DIR           read the task's files from a local folder
+  task.test_sets=[ARC-e,OBQA] some of the test sets of math or commonsense; task.num_beams=1 decodes greedily
   model.path=DIR              read the model from a local folder
   launch.nproc=2              processes, with launch=ddp, zero2 or zero3
   plan=true                   print parameters, memory and steps, without weights or data, and stop

@@ -79,7 +79,7 @@ def math_row(number, answer=None):
 @pytest.fixture
 def math_folder(tmp_path):
     """LLM-Adapters' layout with 30 training rows and 5 of each test set."""
-    rows = {"ft-training_set/math_10k.json": [math_row(n) for n in range(30)]}
+    rows = {"ft-training_set/math_10k.json": [math_row(100 + n) for n in range(30)]}
     for name in ("MultiArith", "gsm8k", "AddSub", "SingleEq", "SVAMP", "mawps"):
         rows[f"dataset/{name}/test.json"] = [math_row(n) for n in range(5)]
     rows["dataset/AQuA/test.json"] = [math_row(n, letter) for n, letter in enumerate("ABCDE")]
@@ -148,3 +148,38 @@ def hub_cache(tmp_path, monkeypatch):
         return commit
 
     return put
+
+
+COMMONSENSE = {
+    "boolq": ("true", "false"),
+    "piqa": ("solution1", "solution2"),
+    "social_i_qa": ("answer1", "answer2", "answer3"),
+    "hellaswag": ("ending1", "ending2", "ending3", "ending4"),
+    "winogrande": ("option1", "option2"),
+    "ARC-Easy": ("answer1", "answer2", "answer3", "answer4", "answer5"),
+    "ARC-Challenge": ("answer1", "answer2", "answer3", "answer4"),
+    "openbookqa": ("answer1", "answer2", "answer3", "answer4"),
+}
+
+
+def commonsense_row(folder, number):
+    options = COMMONSENSE[folder]
+    answer = options[number % len(options)]
+    return {
+        "instruction": f"Please choose: which is {number} of {folder}?\n\nAnswer format: {'/'.join(options)}",
+        "input": "",
+        "output": f"the correct answer is {answer}",
+        "answer": answer,
+    }
+
+
+@pytest.fixture
+def commonsense_folder(tmp_path):
+    """LLM-Adapters' layout with 30 training rows of all eight sets and 5 of each test set."""
+    folders = list(COMMONSENSE)
+    files = {"ft-training_set/commonsense_170k.json": [commonsense_row(folders[n % 8], 100 + n) for n in range(30)]}
+    files |= {f"dataset/{folder}/test.json": [commonsense_row(folder, n) for n in range(5)] for folder in folders}
+    for file, rows in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(json.dumps(rows))
+    return tmp_path

@@ -17,6 +17,18 @@ def test_rows_and_suites(math_folder):
     assert [example.gold for example in paper.tests()["GSM8K"]] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
+def test_some_of_a_suites_sets(math_folder):
+    chosen = Math(data_dir=str(math_folder), validation_rows=4, suite="clean", test_sets=["MAWPS", "AQuA"])
+    assert list(chosen.tests()) == ["AQuA", "MAWPS"]
+
+
+def test_training_on_test_rows_is_noted(data_folder):
+    """LLM-Adapters' earlier training file was drawn from the test files; the counts are those of its data card."""
+    task = Math(data_dir=str(data_folder / "llm_adapters"), train_file="ft-training_set/math_data.json.gz")
+    told = "MultiArith 491 of 600, GSM8K 1055 of 1319, AddSub 330 of 395, AQuA 203 of 254, SingleEq 425 of 508"
+    assert task.data_note.endswith(f"test rows that are training rows too: {told}, SVAMP 800 of 1000")
+
+
 def test_training_keeps_its_whitespace_whatever_asks(math_folder):
     for variant in ("train", "eval_original", "eval_matched"):
         task = Math(data_dir=str(math_folder), validation_rows=4, template_variant=variant)
@@ -73,6 +85,7 @@ def test_generation_is_the_papers_unless_asked_otherwise(math_folder):
     [
         ({"role": "encoder"}, DataError, "expected a model of role decoder, got encoder"),
         ({"suite": "dirty"}, DataError, r"task\.suite=dirty: expected one of paper, clean"),
+        ({"test_sets": ["MAWPS"]}, DataError, r"task\.test_sets=\[MAWPS\]; expected some of MultiArith, GSM8K"),
         ({"train_on": "none"}, DataError, r"task\.train_on=none: expected all or answer"),
         ({"template_variant": "eval"}, ValueError, "'eval': expected train, eval_original or eval_matched"),
         ({"validation_rows": 30}, DataError, "validation_rows is 30; expected 0 to 29 of 30 rows"),
@@ -86,7 +99,12 @@ def test_wrong_options(math_folder, options, error, message):
 
 @pytest.mark.parametrize(
     ("folder", "answer", "wanted"),
-    [("gsm8k", "many", "a number"), ("AQuA", "F", "a letter A to E"), ("AQuA", "7", "a letter")],
+    [
+        ("gsm8k", "many", "a number"),
+        ("gsm8k", "nan", "a number"),
+        ("AQuA", "F", "a letter A to E"),
+        ("AQuA", "7", "a letter"),
+    ],
 )
 def test_gold_answers_that_cannot_be_scored(math_folder, folder, answer, wanted):
     path = math_folder / "dataset" / folder / "test.json"
@@ -110,6 +128,7 @@ def test_the_default_config_works_on_the_published_files(repository, data_folder
     config = OmegaConf.to_container(OmegaConf.load(repository / "conf/task/math.yaml"), resolve=True)
     task = load_task({**config, "data_dir": str(data_folder / "llm_adapters")}, role="decoder")
     assert {name: len(examples) for name, examples in task.tests().items()} == config["rows"]["test"]
+    assert "training rows too" not in task.data_note
     assert "math_human_10k.jsonl.gz, which stands in for ft-training_set/math_10k.json" in task.data_note
     assert (len(task.train()), len(task.validation())) == (10201 - 120, 120)
     assert all(isinstance(example.gold, str) or math.isfinite(example.gold) for example in task.validation())

@@ -80,6 +80,9 @@ FIELDS: dict[str, Field] = {
     "model.grid.out_divs": COUNT,
     "task.kind": Field(str, names=("classify", "regress", "choose", "generate", "probe")),
     "task.data_dir": TEXT_OR_NULL,
+    "task.validation_rows": Field(int, low=0),
+    "task.num_beams": COUNT,
+    "task.max_new_tokens": COUNT,
     # Of whatever method has them: the names mean the same in our adapters and in PEFT's.
     "method.config.k": COUNT,
     "method.config.in_divs": COUNT,
