@@ -183,3 +183,16 @@ def test_the_frozen_models_dropout_can_be_switched_off() -> None:
 def test_a_value_that_the_method_refuses_is_one_line_and_no_traceback(start: Any, capsys: Any, words: Any, told: str):
     assert main(start("model=tiny_llama", *words)) == FAILED
     assert told in capsys.readouterr().out
+
+
+def test_each_way_to_answer_has_metrics_of_its_own(start: Any, tmp_path: Path, data_folder: Path) -> None:
+    words = ["model=tiny_llama", "method=base", "task=commonsense", "task.test_sets=[OBQA]", "task.num_beams=1"]
+    for answer_by in ("generate", "likelihood"):
+        assert main(start(*words, f"task.data_dir={data_folder / 'llm_adapters'}", f"task.answer_by={answer_by}")) == 0
+    records = {record.config["task"]["answer_by"]: record for record in read_records(tmp_path / "records")}
+    found = {way: [(one.split, one.metric, one.n) for one in record.scores] for way, record in records.items()}
+    assert found == {
+        "generate": [("OBQA", "accuracy_as_paper", 4), ("OBQA", "accuracy_strict", 4)],
+        "likelihood": [("OBQA", "accuracy_likelihood", 4)],
+    }
+    assert "no training rows of PIQA, HellaSwag, WinoGrande" in records["generate"].provenance["data"]["note"]

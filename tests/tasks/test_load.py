@@ -4,11 +4,12 @@ import pytest
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from tombola.tasks import DataError, Flan, Images, Math, Task, TextualDigits, TextualMnist, load_task
+from tombola.tasks import Commonsense, DataError, Flan, Images, Math, Task, TextualDigits, TextualMnist, load_task
 
 LOADERS = {
     "tombola.tasks.Flan": Flan,
     "tombola.tasks.Images": Images,
+    "tombola.tasks.Commonsense": Commonsense,
     "tombola.tasks.Math": Math,
     "tombola.tasks.TextualDigits": TextualDigits,
     "tombola.tasks.TextualMnist": TextualMnist,

@@ -1,5 +1,6 @@
 """Tasks: one file each, with its examples, its prompt and its scorer."""
 
+from tombola.tasks.commonsense import Commonsense
 from tombola.tasks.digits import TextualDigits
 from tombola.tasks.encoding import adds_special, encode, prompt_ids, prompt_text, uses_chat
 from tombola.tasks.example import DataError, Example, Generation, Row, Shot, Task, TextFormat
@@ -11,6 +12,7 @@ from tombola.tasks.textual_mnist import TextualMnist
 from tombola.tasks.views import Picture
 
 __all__ = [
+    "Commonsense",
     "DataError",
     "Example",
     "Flan",
