@@ -5,9 +5,10 @@ python train.py method=bola model=llama3_8b task=commonsense
 One suite: unlike math, no test set here is known to be in the training rows. Of the 22,419 test rows 3 are (1 of BoolQ,
 2 of ARC-e), as far as the training rows of commonsense_51k go; `data_note` counts them for the file that is used.
 
-Answered by generation, as the papers do, or by likelihood: of the responses "the correct answer is X" with each X that
-the row allows, the one of the highest summed log-probability after the prompt. The sum is not divided by a length, for
-a row's responses differ in one word or digit. The metrics have names of their own, so that the two never mix.
+Answered by generation, as the papers do, or by likelihood (`answer_by`): of the responses "the correct answer is X",
+with each X that the row allows, the one of the highest summed log-probability after the prompt. The sum is not divided
+by a length, for a row's responses differ in one word or digit. The metrics have names of their own, so that the two
+ways never mix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,8 +66,8 @@ class Commonsense:
         self.files = Files(self.name, data_dir, url, checksums or {})
         self.train_file, note = choose_train_file(self.name, train_file, TRAIN_FILES, data_dir=data_dir)
         self._notes = [note]
-        self._tests = {name: self._read_test(name) for name in chosen_sets(self.name, test_sets, TEST_SETS)}
         self._train, self._validation = self._read_train(validation_rows)
+        self._tests = {name: self._read_test(name) for name in chosen_sets(self.name, test_sets, TEST_SETS)}
         self._notes.append(overlap([*self._train, *self._validation], self._tests))
         self.data_note = "; ".join(filter(None, self._notes)) or None
 

@@ -51,7 +51,7 @@ def option_strict(response: str, allowed: Sequence[str]) -> str:
     A response that opens with nothing but an option ("answer2", "True.") and names no other states it.
     """
     text = until_end(response)
-    option = rf"(?P<option>{'|'.join(allowed)})(?![\w/])"
+    option = rf"(?P<option>{'|'.join(allowed)})\b"
     statement = re.compile(_OPENING + option, re.IGNORECASE)
     stated = [found for part in _STATED.split(text)[1:] if (found := statement.match(part))]
     if stated:
