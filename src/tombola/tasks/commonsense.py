@@ -109,7 +109,10 @@ class Commonsense:
         return self._train
 
     def validation(self) -> Sequence[Example]:
-        """The rows that LLM-Adapters holds out (120, seed 42), in training's whitespace: it selects by their loss."""
+        """The rows that LLM-Adapters holds out (120, seed 42), in training's whitespace, to select the best step by.
+
+        By their loss, as it does; with `answer_by=likelihood` by their accuracy.
+        """
         return self._validation
 
     def tests(self) -> dict[str, Sequence[Example]]:
