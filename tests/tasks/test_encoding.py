@@ -152,3 +152,40 @@ def test_rows_of_images():
 
 def test_no_examples_make_no_rows(byte_tokenizer):
     assert encode(task(), [], byte_tokenizer, max_length=8) == []
+
+
+@pytest.fixture(scope="module")
+def pair_tokenizer(word_tokenizer):
+    """As BERT's: [CLS] first [SEP] second [SEP], the second of type 1."""
+    paired = copy.deepcopy(word_tokenizer)
+    paired.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    paired.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return paired
+
+
+def test_a_pair_is_given_to_the_tokenizer_as_a_pair(pair_tokenizer):
+    (row,) = encode(task(answers_by="regress"), [Example("1 2", 2.5, 2.5, pair="3")], pair_tokenizer, max_length=9)
+    assert row == {"input_ids": [1, 5, 6, 2, 7, 2], "token_type_ids": [0, 0, 0, 0, 1, 1], "label": 2.5}
+
+
+def test_a_single_text_has_no_types(pair_tokenizer):
+    (row,) = encode(task(answers_by="classify"), [Example("1 2", 2, 2)], pair_tokenizer, max_length=9)
+    assert row == {"input_ids": [1, 5, 6, 2], "label": 2}
+
+
+def test_of_a_pair_that_is_too_long_the_longer_text_is_cut(pair_tokenizer):
+    counted = []
+    long, short = Example("1 2 3 4 5 6", 0, 0, pair="7 8"), Example("1", 1, 1, pair="2")
+    rows = encode(task(answers_by="classify"), [long, short], pair_tokenizer, max_length=8, on_cut=counted.append)
+    assert rows[0] == {"input_ids": [1, 5, 6, 7, 2, 11, 12, 2], "token_type_ids": [0, 0, 0, 0, 0, 1, 1, 1], "label": 0}
+    assert rows[1]["input_ids"] == [1, 5, 2, 6, 2]
+    assert counted == [1]
+
+
+def test_a_tokenizer_without_types_gets_none(pair_tokenizer):
+    plain = copy.deepcopy(pair_tokenizer)  # as RoBERTa's
+    plain.model_input_names = ["input_ids", "attention_mask"]
+    (row,) = encode(task(answers_by="classify"), [Example("1", 2, 2, pair="3")], plain, max_length=9)
+    assert row == {"input_ids": [1, 5, 2, 7, 2], "label": 2}

@@ -55,3 +55,15 @@ def test_views_are_made_from_the_seed() -> None:
     assert seen.inputs["pixel_values"][:, 0, 0, 0].tolist() == [0.0, 1.0, 2.0]
     assert drawn.inputs["pixel_values"][:, 0, 0, 0].tolist() == [40.0, 41.0, 42.0]
     assert (drawn.inputs["pixel_values"].shape, drawn.labels.tolist()) == ((3, 3, 4, 5), [0, 1, 2])
+
+
+def test_the_types_of_pairs_are_padded_beside_their_tokens() -> None:
+    rows = [
+        {"input_ids": [1, 5, 2, 6, 2], "token_type_ids": [0, 0, 0, 1, 1], "label": 0.5},
+        {"input_ids": [1, 2, 2], "token_type_ids": [0, 0, 1], "label": 4.0},
+    ]
+    batch = collate(rows, pad_token_id=9, padding_side="right", device=CPU)
+    assert batch.inputs["input_ids"].tolist() == [[1, 5, 2, 6, 2], [1, 2, 2, 9, 9]]
+    assert batch.inputs["token_type_ids"].tolist() == [[0, 0, 0, 1, 1], [0, 0, 1, 0, 0]]
+    assert batch.labels.tolist() == [0.5, 4.0]
+    assert batch.labels.dtype == torch.float32

@@ -59,7 +59,7 @@ def answer(
 
 def _fingerprint(task: Task, examples: Sequence[Example], token_budget: int, max_length: int) -> str:
     """Other prompts, options, decoding or batches mean other questions."""
-    asked = [[e.prompt, e.prefix, list(e.choices), [[s.prompt, s.answer] for s in e.shots]] for e in examples]
+    asked = [[e.prompt, e.pair, e.prefix, list(e.choices), [[s.prompt, s.answer] for s in e.shots]] for e in examples]
     how = [task.name, task.version, task.answers_by, asdict(task.generation), asdict(task.format)]
     return digest(how, token_budget, max_length, asked)
 

@@ -9,11 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tombola.evaluation.inference import device_of, pad_id, padded
+from tombola.tasks import Row
 
 
-def head_outputs(model: nn.Module, rows: Sequence[Sequence[int]], tokenizer: Any) -> Float[Tensor, "rows labels"]:
+def head_outputs(model: nn.Module, rows: Sequence[Row], tokenizer: Any) -> Float[Tensor, "rows labels"]:
     """The head's logits for token rows."""
-    return model(**padded(rows, pad_id(tokenizer), "right", device_of(model))).logits.float()
+    device = device_of(model)
+    inputs = padded([row["input_ids"] for row in rows], pad_id(tokenizer), "right", device)
+    if "token_type_ids" in rows[0]:
+        inputs["token_type_ids"] = padded([row["token_type_ids"] for row in rows], 0, "right", device)["input_ids"]
+    return model(**inputs).logits.float()
 
 
 def image_outputs(model: nn.Module, images: Sequence[Any], processor: Any) -> Float[Tensor, "rows labels"]:

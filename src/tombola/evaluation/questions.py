@@ -35,9 +35,9 @@ def questions(
     if examples and examples[0].image is not None:
         sizes = [Size(PATCH_TOKENS)] * len(examples)
         return Questions(sizes, lambda batch: read(image_outputs(model, [examples[i].image for i in batch], processor)))
-    rows = [row["input_ids"] for row in encode(task, examples, processor, max_length=max_length)]
+    rows = encode(task, examples, processor, max_length=max_length)
     return Questions(
-        [Size(len(row)) for row in rows],
+        [Size(len(row["input_ids"])) for row in rows],
         lambda batch: read(head_outputs(model, [rows[i] for i in batch], processor)),
     )
 

@@ -29,12 +29,16 @@ def encode(
     cut = 0
     for start in range(0, len(examples), ROWS_AT_ONCE):
         part = examples[start : start + ROWS_AT_ONCE]
-        for row in _label_rows(part, processor) if labelled else _text_rows(task, part, processor):
+        made = _label_rows(part, processor) if labelled else _text_rows(task, part, processor)
+        for example, row in zip(part, made, strict=True):
             too_long = len(row["input_ids"]) > max_length
             if too_long and task.format.cut == "never":
                 raise DataError(_too_long(task, len(rows), len(row["input_ids"]), max_length))
             cut += too_long
-            rows.append(_finished(row, task, processor, max_length, labelled))
+            if labelled:
+                rows.append(_shortened(example, row, processor, max_length) if too_long else row)
+            else:
+                rows.append(_finished(row, task, processor, max_length))
     if cut and on_cut:
         on_cut(cut)
     return rows
@@ -108,18 +112,30 @@ def _text_rows(task: Task, examples: Sequence[Example], tokenizer: Any) -> list[
 
 
 def _label_rows(examples: Sequence[Example], tokenizer: Any) -> list[Row]:
-    ids = tokenizer([example.prompt for example in examples])["input_ids"]
-    return [{"input_ids": list(tokens), "label": ex.target} for tokens, ex in zip(ids, examples, strict=True)]
+    firsts, pairs = [example.prompt for example in examples], [example.pair for example in examples]
+    paired = pairs[0] is not None
+    encoded = tokenizer(firsts, pairs) if paired else tokenizer(firsts)
+    fields = [name for name in ("input_ids", "token_type_ids") if name in encoded][: 1 + paired]
+    columns = zip(*(encoded[name] for name in fields), strict=True)
+    return [
+        {**{name: list(values) for name, values in zip(fields, row, strict=True)}, "label": example.target}
+        for row, example in zip(columns, examples, strict=True)
+    ]
 
 
-def _finished(row: Row, task: Task, tokenizer: Any, max_length: int, labelled: bool) -> Row:
+def _shortened(example: Example, row: Row, tokenizer: Any, max_length: int) -> Row:
+    """A head's row cut to length, with its closing special token; of a pair the longer text is cut first."""
+    if example.pair is None:
+        ids = row["input_ids"]
+        return {**row, "input_ids": [*ids[: max_length - 1], ids[-1]]}
+    cut = tokenizer(example.prompt, example.pair, truncation="longest_first", max_length=max_length)
+    return {**row, **{name: list(cut[name]) for name in row if name != "label"}}
+
+
+def _finished(row: Row, task: Task, tokenizer: Any, max_length: int) -> Row:
     """The row cut to length, or closed by EOS where the task ends its rows and there is room."""
-    ids = row["input_ids"]
-    if labelled:
-        if len(ids) > max_length:  # the closing special token stays
-            return {**row, "input_ids": [*ids[: max_length - 1], ids[-1]]}
-        return row
-    labels, eos, left = row["labels"], tokenizer.eos_token_id, task.format.cut == "left"
+    ids, labels = row["input_ids"], row["labels"]
+    eos, left = tokenizer.eos_token_id, task.format.cut == "left"
     if task.format.ends and (left or len(ids) < max_length) and ids[-1] != eos:
         ids, labels = [*ids, eos], [*labels, eos]
     kept = slice(-max_length, None) if left else slice(max_length)

@@ -8,7 +8,10 @@ AnswersBy = Literal["generate", "choose", "classify", "regress"]
 
 Row = dict[str, Any]
 """One training row: `input_ids` with `labels` (-100: no loss), or with `label`; or `pixel_values` with `label`; or
-`view`, which makes the pixels from a seed, their `size`, and `label`."""
+`view`, which makes the pixels from a seed, their `size`, and `label`.
+
+A pair of texts has `token_type_ids` beside `input_ids`, where the tokenizer tells the two apart by them.
+"""
 
 
 class DataError(ValueError):
@@ -34,6 +37,7 @@ class Example:
     image: Any = None  # uint8 (height, width, 3), or what NumPy makes that of
     prefix: str = ""  # the words that the answer is made to start with
     shots: tuple[Shot, ...] = ()
+    pair: str | None = None  # the second text of a pair, for a head
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ def collate(
     ids = _padded([row["input_ids"] for row in rows], width, pad_token_id, left)
     mask = _padded([[1] * len(row["input_ids"]) for row in rows], width, 0, left)
     inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    if "token_type_ids" in rows[0]:  # of pairs of texts
+        types = _padded([row["token_type_ids"] for row in rows], width, 0, left)
+        inputs["token_type_ids"] = types.to(device)
     if "labels" not in rows[0]:
         return Batch(inputs, _row_labels(rows).to(device))
     if left:  # else a row's first token would stand at the position of the padding before it
