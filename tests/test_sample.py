@@ -27,6 +27,11 @@ def test_caps_hold_after_the_cut() -> None:
     assert (len(train), len(validation)) == (8, 4)
 
 
+def test_the_best_epoch_needs_rows_to_be_chosen_by() -> None:
+    with pytest.raises(DataError, match=r"select=best: textual_digits has no validation set .*validation_rows=143"):
+        divided(TextualDigits(role="encoder"), Settings(select="best"))
+
+
 def test_nothing_left_to_train_on() -> None:
     with pytest.raises(DataError, match="validation_rows=1437: textual_digits has only 1437 training rows"):
         divided(TextualDigits(role="encoder"), Settings(validation_rows=1437))

@@ -19,7 +19,7 @@ def spread(items: Sequence[T], most: int | None) -> list[T]:
 def divided(task: Task, settings: Settings) -> tuple[list[Example], list[Example]]:
     """Training and validation examples, capped; `validation_rows` are cut from the training set if no split is there.
 
-    Raises DataError when the cut would leave nothing to train on.
+    Raises DataError when the cut would leave nothing to train on, or there is nothing to select by.
     """
     train, validation = list(task.train()), list(task.validation())
     wanted = settings.validation_rows
@@ -29,4 +29,9 @@ def divided(task: Task, settings: Settings) -> tuple[list[Example], list[Example
         taken = set(spread(range(len(train)), wanted))
         validation = [train[index] for index in sorted(taken)]
         train = [example for index, example in enumerate(train) if index not in taken]
+    if settings.select == "best" and not validation:
+        raise DataError(
+            f"training.select=best: {task.name} has no validation set here; cut one from its training rows by "
+            f"training.validation_rows={max(1, len(train) // 10)}"
+        )
     return spread(train, settings.max_rows), spread(validation, settings.max_eval_rows)
