@@ -66,10 +66,18 @@ def _range_faults(config: dict[str, Any]) -> list[str]:
 def _role_faults(config: dict[str, Any]) -> list[str]:
     model, task = config["model"], config["task"]
     if model["role"] in task["roles"]:
-        return []
+        return _kind_faults(config)
     fits = " or ".join(_article(role) for role in task["roles"])
     pair = f"task={task['name']} with model={model['name']}"
     return [f"{pair}: the task needs {fits}, and this model is {_article(model['role'])}"]
+
+
+def _kind_faults(config: dict[str, Any]) -> list[str]:
+    method, task = config["method"], config["task"]
+    if task["kind"] == "regress" and str(method["_target_"]).endswith(".PartialLora"):
+        why = "its search counts right answers, and a regression has none; take a task with classes"
+        return [f"method={method['name']} with task={task['name']}: {why}"]
+    return []
 
 
 def _launch_faults(config: dict[str, Any], ranges: list[str]) -> list[str]:

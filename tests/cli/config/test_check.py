@@ -38,6 +38,11 @@ def test_the_default_run_is_fine():
             ["method=qlora", "launch=zero3", "launch.nproc=2"],
             "method=qlora with launch=zero3: four-bit weights cannot be split; take launch=zero2 or launch=ddp",
         ),
+        (
+            ["method=partial_lora", "task=glue/stsb"],
+            "method=partial_lora with task=glue/stsb: its search counts right answers, and a regression has none; take "
+            "a task with classes",
+        ),
         (["launch.nproc=2"], "launch.nproc=2: launch=single is one process; type launch=ddp (or zero2, zero3) for 2"),
         (
             ["launch=ddp", "launch.nproc=3", "training.batch_size=32"],
