@@ -1,5 +1,7 @@
 """Cells hold what records say, by hand-computed numbers, and nothing where there is none."""
 
+from dataclasses import replace
+
 import pytest
 
 from tombola_cli.records import Record, RecordError, Score, run_id, sources, write_record
@@ -171,3 +173,25 @@ def test_a_column_over_the_splits_of_one_run(over, rows):
     assert cell.values == {0: pytest.approx(30.0)}
     assert list(cell.files) == [0, 1]
     assert cell.statuses == {1: "1 of 2 scores"}
+
+
+def test_records_of_local_data_are_found_without_the_data(root, compose, add, tmp_path):
+    """A record of a folder's files, and a table that is rendered where the folder is not."""
+    (tmp_path / "rows.tsv").write_text("a")
+
+    def of_a_folder(overrides):
+        config = compose(overrides)
+        config["task"] |= {"data_dir": str(tmp_path), "files": ["rows.tsv"]}
+        return config
+
+    config = of_a_folder(["method=ours", "model=small", "task=one", "seed=0"])
+    found = sources(config)
+    record = replace(add("method=ours", "task=one", 0, 0.5), id=run_id(config, found), config=config)
+    write_record(root / "results" / "records", record)
+    path = root / "conf" / "table" / "small.yaml"
+    path.write_text(f"{path.read_text()}data: {{one: '{found['data']}', two: 'sha256:00'}}\n")
+    (tmp_path / "rows.tsv").unlink()
+    table = find_table("small", root=root)
+    filled = filled_rows(table, root / "results" / "records", root=root, compose=of_a_folder)
+    assert filled[0].cells[0].values == {0: 50.0}
+    assert filled[0].cells[1].values == {}

@@ -10,7 +10,7 @@ from tombola_cli.config.overrides import Change
 from tombola_cli.config.signature import accepts, named_values
 
 NAMES: dict[type, str] = {**KINDS, list: "a list", dict: "a mapping"}
-FOLDERS = ("runs.dir", "records.dir", "task.data_dir", "model.path")  # a shell leaves the ~ in task.data_dir=~/data
+FOLDERS = ("runs.dir", "records.dir", "task.data_dir", "model.path")
 
 
 class WrongType(ValueError):
@@ -39,7 +39,7 @@ def fitted(change: Change, value: Any, default: Any, annotation: str | None) -> 
     try:
         typed = _as(value, like, change.text)
         if change.path in FOLDERS:
-            return os.path.expanduser(typed)
+            return os.path.expandvars(os.path.expanduser(typed))  # a shell leaves the ~ in task.data_dir=~/data
         if annotation is None or not named_values(annotation) or accepts(annotation, typed):
             return typed
         raise WrongType(f"expected one of {', '.join(named_values(annotation))}")

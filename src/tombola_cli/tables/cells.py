@@ -10,6 +10,7 @@ from typing import Any
 
 from tombola_cli.records import Record, read_record, run_id, sources
 from tombola_cli.records.record_json import UNBOUNDED_METRICS
+from tombola_cli.records.sources import weights_source
 from tombola_cli.records.store import attempts
 from tombola_cli.tables.paper import Printed
 from tombola_cli.tables.table import Row, Selector, Table
@@ -76,7 +77,7 @@ def fill(
 def _filled(
     table: Table, row: Row, folder: Path, compose: Compose, numbers: Mapping[tuple[str, str], Printed]
 ) -> FilledRow:
-    found = {run: tuple(_find(run, seed, folder, compose) for seed in row.seeds) for run in table.runs(row)}
+    found = {run: tuple(_find(run, seed, table.data, folder, compose) for seed in row.seeds) for run in table.runs(row)}
     cells = tuple(
         _over(
             [_cell(found.get(table.run(row, part), ()), part.score, None) for part in column.parts()],
@@ -89,9 +90,11 @@ def _filled(
     return FilledRow(row, cells, mean, runs, numbers.get((row.label, PARAMETERS)))
 
 
-def _find(overrides: Sequence[str], seed: int, folder: Path, compose: Compose) -> Run:
+def _find(overrides: Sequence[str], seed: int, data: Mapping[str, str], folder: Path, compose: Compose) -> Run:
     config = compose([*overrides, f"seed={seed}"])
-    identity = run_id(config, sources(config))
+    known = data.get(config["task"]["name"])
+    found = {"weights": weights_source(config["model"], seed), "data": known} if known else sources(config)
+    identity = run_id(config, found)
     files = attempts(folder, identity)
     if not files:
         return Run(seed, None, None)

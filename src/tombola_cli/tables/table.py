@@ -8,18 +8,20 @@
     mean: avg                                 # label of the column of means, or null
     rows: [{label: LoRA, overrides: [method=lora]}, {label: SpaRTA, overrides: null, note: method yet to come}]
     notes: []
+    data: {glue/rte: "sha256:..."}            # what the runs of a task read from a local folder
 
 A column of a mean over splits; the runs differ in the field, or `field: null` shows the splits of one run:
 
     - {label: held-in, over: {field: task.task_name, values: [a, b]}, score: {task: ..., split: each, metric: ...}}
 
-Labels of rows and columns are the paper's own: they find its numbers.
+Labels of rows and columns are the paper's own: they find its numbers. `data` finds records of local data on a machine
+that does not have it: a run's id comes from the data's checksum, and the committed tables are to be rendered anywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole table; `paper` is (CSV file in results/paper, table in it)."""
+    """A whole table; `paper` is (CSV file in results/paper, table in it), `data` a checksum by task."""
 
     name: str
     title: str
@@ -91,6 +93,7 @@ class Table:
     mean: str | None
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    data: Mapping[str, str] = field(default_factory=dict)
 
     def runs(self, row: Row) -> list[tuple[str, ...]]:
         """The row's distinct runs as override lists, without their seeds; none where there is no method yet."""
@@ -122,6 +125,7 @@ def load_table(path: Path) -> Table:
         mean=data["mean"],
         rows=tuple(_row(one, seeds, f"{path}: rows[{index}]") for index, one in enumerate(data["rows"])),
         notes=tuple(data["notes"]),
+        data=data["data"] or {},
     )
 
 
@@ -129,6 +133,7 @@ def load_table(path: Path) -> Table:
 TABLE_FIELDS: dict[str, tuple[type, ...]] = {
     **{"title": (str,), "paper": (dict, type(None)), "overrides": (list,), "seeds": (list,), "columns": (list,)},
     **{"mean": (str, type(None)), "rows": (list,), "notes": (list,)},
+    "data": (dict, type(None)),
 }
 COLUMN_FIELDS: dict[str, tuple[type, ...]] = {
     **{"label": (str,), "score": (dict,), "overrides": (list, type(None)), "over": (dict, type(None))}

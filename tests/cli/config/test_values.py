@@ -33,6 +33,13 @@ def test_text_that_looks_like_a_number_stays_as_typed():
     assert fit("model.revision", 1230000.0, "main", text="123e4") == "123e4"
 
 
+def test_a_folder_may_start_with_a_variable(monkeypatch):
+    monkeypatch.setenv("TOMBOLA_DATA", "/data")
+    assert fit("task.data_dir", "$TOMBOLA_DATA/glue", None) == "/data/glue"
+    monkeypatch.delenv("TOMBOLA_DATA")
+    assert fit("task.data_dir", "$TOMBOLA_DATA/glue", None) == "$TOMBOLA_DATA/glue"
+
+
 def test_a_folder_may_start_with_a_tilde():
     assert fit("task.data_dir", "~/data", None) == str(Path.home() / "data")
 
