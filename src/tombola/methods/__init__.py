@@ -7,6 +7,7 @@ from tombola.methods.full_finetuning import FullFinetuning
 from tombola.methods.lora_dash import LoraDash
 from tombola.methods.lota import Lota
 from tombola.methods.lt_sft import LtSft
+from tombola.methods.majority import Majority
 from tombola.methods.milora import Milora
 from tombola.methods.partial_lora import PartialLora
 from tombola.methods.pilora import Pilora
@@ -28,6 +29,7 @@ __all__ = [
     "LoraDash",
     "Lota",
     "LtSft",
+    "Majority",
     "Method",
     "Milora",
     "PartialLora",

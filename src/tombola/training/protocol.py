@@ -84,6 +84,11 @@ class Trainer(Protocol):
         """Optimizer steps of an epoch."""
         ...
 
+    @property
+    def labels(self) -> list[int] | list[float]:
+        """The class or number of each training row. Raises ValueError for rows of language models."""
+        ...
+
     def total_steps(self, epochs: float | None = None) -> int:
         """Optimizer steps of so many epochs (None: the settings'), under the cap on steps."""
         ...

@@ -126,6 +126,13 @@ class AcceleratedTrainer:
         """Optimizer steps of an epoch."""
         return self.feed.steps_per_epoch
 
+    @property
+    def labels(self) -> list[int] | list[float]:
+        """The class or number of each training row."""
+        if "label" not in self.feed.rows[0]:
+            raise ValueError("labels needs rows for a head, with one label each. These are a language model's.")
+        return [row["label"] for row in self.feed.rows]
+
     def total_steps(self, epochs: float | None = None) -> int:
         """Optimizer steps of so many epochs (None: the settings'), under the cap on steps."""
         total = math.ceil((epochs or self.settings.epochs) * self.steps_per_epoch)
