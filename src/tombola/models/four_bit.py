@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-
 BLOCK, SCALES_BLOCK = 64, 256  # bitsandbytes': numbers with one scale, and scales with one of their own
 
 

@@ -129,6 +129,7 @@ def optimizer_steps(task: Mapping[str, Any], training: Mapping[str, Any]) -> int
     rows = task["rows"]["train"]
     if rows is None:
         return training["max_steps"]
+    rows = min(rows, task.get("train_rows") or rows)
     if not task["rows"].get("validation"):
         rows -= training["validation_rows"]
     if training["max_rows"] is not None:

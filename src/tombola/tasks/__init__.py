@@ -5,6 +5,7 @@ from tombola.tasks.digits import TextualDigits
 from tombola.tasks.encoding import adds_special, encode, prompt_ids, prompt_text, uses_chat
 from tombola.tasks.example import DataError, Example, Generation, Row, Shot, Task, TextFormat
 from tombola.tasks.flan import Flan
+from tombola.tasks.glue import Glue
 from tombola.tasks.images import Images
 from tombola.tasks.load import load_task
 from tombola.tasks.math import Math
@@ -17,6 +18,7 @@ __all__ = [
     "Example",
     "Flan",
     "Generation",
+    "Glue",
     "Images",
     "Math",
     "Picture",

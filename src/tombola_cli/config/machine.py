@@ -29,6 +29,9 @@ def _packages(config: dict[str, Any]) -> Iterator[str]:
         yield f'launch={kind}: DeepSpeed is not installed; pip install "tombola[deepspeed]", or take launch=ddp'
     if str(config["method"]["_target_"]).endswith(".Qlora") and not _installed("bitsandbytes"):
         yield 'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]", or take method=lora'
+    task = config["task"]
+    if task.get("web") and not task.get("data_dir") and not _installed("pyarrow"):
+        yield f'task={task["name"]}: pyarrow is not installed; pip install "tombola[hub]", or type task.data_dir=DIR'
     if tracker in ("wandb", "trackio", "tensorboard") and not _installed(tracker):
         yield f'log={tracker}: {tracker} is not installed; pip install "tombola[{tracker}]", or take log=none'
 
@@ -50,7 +53,7 @@ def _web_data(task: dict[str, Any]) -> str | None:
         return None
     if task["url"].startswith("hf://"):
         return data_fault(task)
-    lacking = [name for name in _needed(task) if not cached_data(task["url"], name).is_file()]
+    lacking = [name for name in _needed_of_web(task) if not cached_data(task["url"], name).is_file()]
     reason = unreachable(task["url"]) if lacking else None
     if reason is None:
         return None
@@ -60,6 +63,12 @@ def _web_data(task: dict[str, Any]) -> str | None:
 
 def _needed(task: dict[str, Any]) -> list[str]:
     return [name for name in task["files"] if name not in (task.get("optional_files") or ())]
+
+
+def _needed_of_web(task: dict[str, Any]) -> list[str]:
+    """The files at `task.url`, where those of a local folder have other names."""
+    web = task.get("web")
+    return [*web["train"], *web["dev"]] if web else _needed(task)
 
 
 def cached_data(url: str, file: str) -> Path:

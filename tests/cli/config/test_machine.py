@@ -77,8 +77,21 @@ def test_the_cache_is_the_one_that_the_tasks_read(monkeypatch, tmp_path):
 
 
 def test_a_loader_that_is_yet_to_come():
-    (line,) = missing(compose(["model=tiny_roberta", "task=glue/cola"]))
-    assert line == "task=glue/cola: its loader is yet to come; plan=true works, and so do its tables"
+    config = compose(["model=tiny_roberta"])
+    config["task"]["_target_"] = None
+    assert missing(config) == ["task=textual_digits: its loader is yet to come; plan=true works, and so do its tables"]
+
+
+def test_files_of_the_web_with_names_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = compose(["model=tiny_roberta", "task=glue/mnli"])
+    (line,) = missing(config)
+    assert line.startswith("task=glue/mnli: mnli/train-00000-of-00001.parquet, mnli/validation_matched-00000-of-00001")
+    for name in (*config["task"]["web"]["train"], *config["task"]["web"]["dev"]):
+        file = cached_data(config["task"]["url"], name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert missing(config) == []
 
 
 @pytest.mark.parametrize(
@@ -93,12 +106,17 @@ def test_a_loader_that_is_yet_to_come():
             'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]"',
         ),
         (["log=tensorboard"], "tensorboard", 'pip install "tombola[tensorboard]"'),
+        (
+            ["task=glue/rte"],
+            "pyarrow",
+            'task=glue/rte: pyarrow is not installed; pip install "tombola[hub]", or type ta',
+        ),
     ],
 )
 def test_a_package_that_is_not_installed(monkeypatch, words, package, line):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
-    (fault,) = missing(compose(["model=tiny_roberta", *words]))
+    fault, *_ = missing(compose(["model=tiny_roberta", *words]))
     assert line in fault
 
 
