@@ -196,3 +196,36 @@ def test_each_way_to_answer_has_metrics_of_its_own(start: Any, tmp_path: Path, d
         "likelihood": [("OBQA", "accuracy_likelihood", 4)],
     }
     assert "no training rows of PIQA, HellaSwag, WinoGrande" in records["generate"].provenance["data"]["note"]
+
+
+@pytest.fixture
+def stsb(tmp_path: Path) -> str:
+    """Twelve pairs to train on and five to report on, in STS-B's layout."""
+    folder = tmp_path / "glue" / "STS-B"
+    folder.mkdir(parents=True)
+    for part, rows in (("train", 12), ("dev", 5)):
+        lines = [f"{number}\ta text\tthe text {number}\t{number % 5}.250" for number in range(rows)]
+        (folder / f"{part}.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tscore", *lines]))
+    return f"task.data_dir={tmp_path / 'glue'}"
+
+
+def test_a_regression_on_pairs_is_chosen_and_reported_on_dev(start: Any, stsb: str, tmp_path: Path) -> None:
+    words = ("task=glue/stsb", stsb, "task.check_rows=false", "training.validate_every=1", "training.max_eval_rows=5")
+    folder = start("model=tiny_roberta", "method=lora", "training.select=best", *words)
+    assert main(folder) == 0
+    (record,) = read_records(tmp_path / "records")
+    (score,) = record.scores
+    assert (score.task, score.split, score.metric, score.n) == ("glue/stsb", "validation", "pearson", 5)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert score.value == pytest.approx(max(line["validation"] for line in lines if "validation" in line))
+    assert "train is a copy of 12 rows, not GLUE's own of 5,749" in record.provenance["data"]["note"]
+    assert "makes a best epoch's score optimistic" in record.provenance["data"]["note"]
+    assert (record.cost["head"], record.cost["trainable"]) == (64 * 64 + 64 + 64 + 1, 4096)
+
+
+def test_the_majority_is_a_record_like_any_other(start: Any, stsb: str, tmp_path: Path) -> None:
+    folder = start("model=tiny_roberta", "method=majority", "task=glue/stsb", stsb, "task.check_rows=false")
+    assert main(folder) == 0
+    (record,) = read_records(tmp_path / "records")
+    assert [(score.metric, score.value) for score in record.scores] == [("pearson", 0.0)]
+    assert record.cost["trainable"] == record.cost["steps"] == 0

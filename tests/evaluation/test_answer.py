@@ -154,3 +154,10 @@ def test_the_bar_counts_examples(llama, make_task):
 
 def test_nothing_to_ask(llama, make_task):
     assert ask(llama, make_task("generate"), []) == []
+
+
+def test_another_second_text_is_another_question(make_task):
+    task = make_task("classify")
+    asked = [answering._fingerprint(task, [Example("a", 0, 0, pair=pair)], 9, 9) for pair in (None, "b", "c", "b")]
+    assert len(set(asked)) == 3
+    assert asked[1] == asked[3]

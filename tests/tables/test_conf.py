@@ -4,12 +4,14 @@ import pytest
 import yaml
 
 from tombola_cli.config.compose import compose
+from tombola_cli.records import sources
 from tombola_cli.tables import find_table, printed_numbers
 
 TABLES = [
     "bola_table1",
     "bola_table2",
     "bola_table3",
+    "minilm_glue",
     "minilm_low_rank",
     "minilm_sparse",
     "minilm_textual_digits",
@@ -84,7 +86,7 @@ def test_rigsas_recipes_are_the_papers(method):
 def test_every_recipe_of_a_combination_names_existing_choices(repository):
     conf = repository / "conf"
     names = [path.relative_to(conf / "recipe").with_suffix("") for path in (conf / "recipe").rglob("*.yaml")]
-    combinations = [name.as_posix().split("-", 2) for name in names if not name.parts[0].endswith("_paper")]
+    combinations = [name.as_posix().split("-", 2) for name in names if "-" in name.parts[0]]
     of_bolas_paper = {(method, model) for method, model, _ in PAPER}
     assert {tuple(one) for one in combinations if tuple(one[:2]) in of_bolas_paper} == set(PAPER)
     for method, model, task in combinations:
@@ -174,6 +176,28 @@ def test_the_sparse_table_has_its_methods_at_one_size():
         numbers = low_rank + round(side**2 * share) + (config.get("count") or 0)
         assert abs(numbers - 6144) <= 1, name
         assert numbers * layers <= 110_592 + layers
+
+
+def test_the_glue_tables_adapters_have_one_size_and_its_budget():
+    for row in _rows("minilm_glue"):
+        one = compose(row)
+        if one["method"]["name"] == "majority":
+            continue
+        config, training = one["method"]["config"], one["training"]
+        blocks = config.get("in_divs", 0) * config.get("out_divs", 0)
+        assert (config.get("r") or config["k"], blocks) in ((8, 0), (8, one["model"]["architecture"]["hidden_size"]))
+        assert config["target_modules"] == ["query", "key", "value"]
+        assert training["epochs"] <= 3
+        assert (training["select"], one["task"]["select_on"]) == ("best", "dev")
+        assert one["task"]["train_rows"] == (8000 if one["task"]["name"] == "glue/sst2" else None)
+
+
+def test_a_tables_checksums_are_those_of_the_published_data(data_folder):
+    pinned = {name: find_table(name).data for name in TABLES}
+    for words in (row for name in pinned if pinned[name] for row in _rows(name)):
+        config = compose(words)
+        if config["task"]["data_dir"].startswith(str(data_folder)):
+            assert {config["task"]["name"]: sources(config)["data"]}.items() <= pinned["minilm_glue"].items()
 
 
 def test_notes_tell_of_contamination_and_misprints(repository):

@@ -109,3 +109,9 @@ def test_looking_changes_no_training(tmp_path: Path) -> None:
         trainer.train(model, phase="train")
         found.append(trained(model))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_the_labels_of_rows_for_a_head(tmp_path: Path) -> None:
+    assert make(tmp_path, CLASSES).labels == [number % 3 for number in range(20)]
+    with pytest.raises(ValueError, match="labels needs rows for a head"):
+        _ = make(tmp_path).labels
