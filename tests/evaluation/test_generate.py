@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from tombola.evaluation.generate import continuations, end_tokens
+from tombola.evaluation.generate import continuations, end_tokens, spoken
 from tombola.evaluation.inference import evaluating
 from tombola.tasks import Generation
 
@@ -64,6 +64,69 @@ def test_an_answer_stops_at_the_end_of_text(llama, monkeypatch):
     (text,) = said(llama, llama.net, ids, Generation(10))
     assert text == llama.processor.decode(tokens[:first], skip_special_tokens=True)
     assert len(text) < 10
+
+
+def test_a_finished_row_leaves_the_batch(llama, monkeypatch):
+    ids = ids_of(llama)
+    tokens = [greedy_without_cache(llama.net, row, 10, ()) for row in ids]
+    end = tokens[1][2]  # ends the second answer at its third token, if not before
+    monkeypatch.setattr(llama.net.generation_config, "eos_token_id", [end])
+    ends = end_tokens(llama.net, llama.processor)
+    expected = [greedy_without_cache(llama.net, row, 10, ends) for row in ids]
+    assert len({len(new) for new in expected}) > 1
+    rows, whole = [], llama.net.forward
+
+    def counted(*args, **inputs):
+        rows.append(len(inputs["input_ids"]))
+        return whole(*args, **inputs)
+
+    monkeypatch.setattr(llama.net, "forward", counted)
+    found = said(llama, llama.net, ids, Generation(10))
+    assert found == [llama.processor.decode(new, skip_special_tokens=True) for new in expected]
+    steps = [min(10, len(new) + 1) for new in expected]
+    assert rows == [sum(step > number for step in steps) for number in range(max(steps))]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_an_answer_stops_with_a_stop_string(llama, beams):
+    ids = ids_of(llama)
+    whole = said(llama, llama.net, ids, Generation(12, beams))
+    stop = whole[1][3:5]
+    stopped = said(llama, llama.net, ids, Generation(12, beams, (stop, "never said")))
+    if beams == 1:
+        assert stopped == [text[: text.index(stop) + len(stop)] if stop in text else text for text in whole]
+        assert len(stopped[1]) < len(whole[1])
+    assert stopped[1].endswith(stop)
+
+
+def test_a_stop_string_ends_the_work_too(llama, monkeypatch):
+    ids = ids_of(llama)[1:2]
+    (whole,) = said(llama, llama.net, ids, Generation(12))
+    steps, forward = [], llama.net.forward
+
+    def counted(*args, **inputs):
+        steps.append(1)
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(llama.net, "forward", counted)
+    (text,) = said(llama, llama.net, ids, Generation(12, 1, (whole[3:5],)))
+    assert len(steps) < 12
+    assert text == whole[: whole.index(whole[3:5]) + 2]
+
+
+def test_text_stops_at_the_first_of_several_strings_and_before_the_end(llama):
+    ids = llama.processor("one two three", add_special_tokens=False)["input_ids"]
+    assert spoken(ids, [], llama.processor, ("three", "two")) == "one two"
+    assert spoken(ids, [ids[3]], llama.processor, ("two",)) == "one"
+
+
+def test_a_model_with_other_memory_is_left_to_transformers(llama, monkeypatch):
+    expected = said(llama, llama.net, ids_of(llama), Generation(8))
+    monkeypatch.setattr(type(llama.net), "_is_stateful", True)
+    used, generate = [], llama.net.generate
+    monkeypatch.setattr(llama.net, "generate", lambda **inputs: used.append(1) or generate(**inputs))
+    assert said(llama, llama.net, ids_of(llama), Generation(8)) == expected
+    assert used == [1]
 
 
 def test_the_models_own_settings_change_nothing(llama, monkeypatch):

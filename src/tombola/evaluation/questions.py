@@ -10,6 +10,7 @@ from tombola.evaluation import choose
 from tombola.evaluation.batches import Size
 from tombola.evaluation.classify import classes, head_outputs, image_outputs, values
 from tombola.evaluation.generate import continuations
+from tombola.evaluation.likelihood import log_likelihoods
 from tombola.tasks import Example, Task, adds_special, encode, prompt_ids, prompt_text
 
 PATCH_TOKENS = 196  # an image counts as many tokens as a ViT-B/16 makes of it
@@ -60,7 +61,7 @@ def _options(model: nn.Module, task: Task, examples: Sequence[Example], tokenize
     ]
 
     def ask(batch: Sequence[int]) -> list[int]:
-        scores = iter(choose.log_likelihoods(model, [option for i in batch for option in asked[i]], tokenizer))
-        return [choose.likeliest([next(scores) for _ in asked[i]]) for i in batch]
+        scores = log_likelihoods(model, [asked[i] for i in batch], tokenizer)
+        return [choose.likeliest(of_options) for of_options in scores]
 
     return Questions([Size(max(len(o.ids) for o in group), len(group)) for group in asked], ask)

@@ -42,10 +42,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Generation:
-    """How much may be generated for one prompt, and by how many beams (1: greedy)."""
+    """How much may be generated for one prompt, by how many beams (1: greedy), and what ends an answer early.
+
+    `stop_strings` are for protocols that read nothing beyond them; the text ends with the one that came.
+    """
 
     max_new_tokens: int
     num_beams: int = 1
+    stop_strings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tombola.tasks.alpaca import alpaca_prompt
 from tombola.tasks.example import AnswersBy, DataError, Example, Generation
 from tombola.tasks.llm_adapters import Files, choose_train_file, chosen_sets, overlap, split, text_format
 from tombola.tasks.math_answers import is_right, letter_as_paper, letter_strict, number_as_paper, number_strict
+from tombola.tasks.responses import ENDS_RESPONSE
 
 TRAIN_FILES = ("ft-training_set/math_10k.json", "ft-training_set/math_human_10k.jsonl.gz")
 SUITES = {
@@ -49,7 +50,8 @@ class Math:
         if suite not in SUITES:
             raise DataError(f"task.suite={suite}: expected one of {', '.join(SUITES)}")
         self.answers_by: AnswersBy = "generate"
-        self.generation = Generation(max_new_tokens, num_beams)
+        # Not for beams: one that ends early would make room for another.
+        self.generation = Generation(max_new_tokens, num_beams, (ENDS_RESPONSE,) if num_beams == 1 else ())
         self.format = text_format(template_variant, train_on)
         self.template_variant = template_variant
         self.files = Files(self.name, data_dir, url, checksums or {})

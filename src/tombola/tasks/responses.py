@@ -2,6 +2,7 @@
 
 import re
 
+ENDS_RESPONSE = "### Response:"  # no reading goes beyond it
 # A response is over at an end-of-text mark, or where the model goes on to write the next prompt.
 _END = re.compile(r"</s>|<\|(?:endoftext|end_of_text|im_end|eot_id|end)\|>|###\s*(?:Instruction|Response|Input)\b")
 # What joins a second answer to a first: "A or B", "(A) and (B)", "answer1/answer2".
@@ -13,7 +14,7 @@ def paper_response(response: str) -> str:
 
     For math it also keeps special tokens, which we leave out: none of them has a digit or a capital A to E.
     """
-    return response.split("### Response:")[0].strip()
+    return response.split(ENDS_RESPONSE)[0].strip()
 
 
 def until_end(response: str) -> str:
