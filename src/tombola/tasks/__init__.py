@@ -10,6 +10,7 @@ from tombola.tasks.images import Images
 from tombola.tasks.load import load_task
 from tombola.tasks.math import Math
 from tombola.tasks.textual_mnist import TextualMnist
+from tombola.tasks.tokenised import tokenised
 from tombola.tasks.views import Picture
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "load_task",
     "prompt_ids",
     "prompt_text",
+    "tokenised",
     "uses_chat",
 ]
