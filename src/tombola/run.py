@@ -18,14 +18,15 @@ from rich.console import Console
 from torch import nn
 
 import tombola  # noqa: F401  registers the tuners
-from tombola.evaluation import AnswerFile, answer, evaluation_progress
+from tombola.evaluation import TOKENS_AT_ONCE, AnswerFile, VllmFailed, Writer, answer, evaluation_progress
 from tombola.methods import AdapterRefused, Method
 from tombola.models import Host, ModelUnavailable, load_host
 from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket, told
 from tombola.pictures import draw_densities, draw_partition, draw_ticket, read_partition
 from tombola.sample import divided, spread
-from tombola.tasks import DataError, Example, Task, encode, load_task
+from tombola.tasks import DataError, Example, Task, load_task, tokenised
 from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ranks, Settings, leave, validation_loss
+from tombola.writer import evaluation_device, writer
 from tombola_cli.records import Score
 
 FAILED, REQUEUE = 1, 75  # 75 is sysexits' EX_TEMPFAIL: schedulers take it for "start me again"
@@ -51,7 +52,7 @@ def main(folder: Path) -> int:
 def _attempt(folder: Path, console: Console) -> int:
     try:
         return Run.of(folder, console).execute()
-    except (DataError, ModelUnavailable, SettingRefused, AdapterRefused) as error:
+    except (DataError, ModelUnavailable, SettingRefused, AdapterRefused, VllmFailed) as error:
         console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         return FAILED
     except Interrupted as stopped:
@@ -115,7 +116,7 @@ class Run:
         validate = self._metric(host, validation) if validation and self.settings.select == "best" else None
         return AcceleratedTrainer(
             settings=self.settings,
-            rows=encode(self.task, train, tokenizer, max_length=length, on_cut=self.outcome.rows_cut),
+            rows=tokenised(self.task, train, tokenizer, max_length=length, on_cut=self.outcome.rows_cut),
             run_dir=self.folder,
             pad_token_id=getattr(tokenizer, "pad_token_id", None) or 0,
             padding_side=getattr(tokenizer, "padding_side", "right"),
@@ -128,7 +129,7 @@ class Run:
     def _metric(self, host: Host, examples: Sequence[Example]) -> Callable[[nn.Module], float]:
         """What the best checkpoint is chosen by: the task's first metric, or the loss where answers are generated."""
         if self.task.answers_by == "generate":  # generation costs minutes, and LLM-Adapters chose by the loss as well
-            rows = encode(self.task, examples, host.processor, max_length=self.settings.max_length)
+            rows = tokenised(self.task, examples, host.processor, max_length=self.settings.max_length)
             return lambda model: -validation_loss(model, rows, self.settings, host.processor.pad_token_id)
         budget, length = self.settings.eval_token_budget, self.settings.max_length
 
@@ -156,10 +157,11 @@ class Run:
 
     def _report(self, saved: Path, trainer: AcceleratedTrainer) -> int:
         """Scores, picture and record of the saved model, loaded as a user would load it."""
-        host = self._host(str(trainer.ranks.device))
+        host = self._host(evaluation_device(self.config, self.task, trainer.ranks.device))
         model = self.method.load(host, saved)
         started = time.perf_counter()
-        scores = self._scores(model, host, checksum(saved), trainer.ranks)
+        with writer(self.config, self.task, model, host, saved, self.folder) as write:
+            scores = self._scores(model, host, checksum(saved), trainer.ranks, write)
         seconds = time.perf_counter() - started
         if trainer.ranks.first:
             ticket = self._draw(model, told(saved))
@@ -169,7 +171,9 @@ class Run:
         trainer.accelerator.wait_for_everyone()
         return 0
 
-    def _scores(self, model: nn.Module, host: Host, of: str, ranks: Ranks) -> list[Score]:
+    def _scores(
+        self, model: nn.Module, host: Host, of: str, ranks: Ranks, write: Writer | None = None
+    ) -> list[Score]:
         task, settings = self.task, self.settings
         tests = {split: spread(examples, settings.max_eval_rows) for split, examples in task.tests().items()}
         scores = []
@@ -181,13 +185,14 @@ class Run:
                     task,
                     examples,
                     host.processor,
-                    token_budget=settings.eval_token_budget,
+                    token_budget=TOKENS_AT_ONCE if write else settings.eval_token_budget,
                     max_length=settings.max_length,
-                    answers=AnswerFile(kept, of, rank=ranks.rank),
+                    answers=AnswerFile(kept, f"{of} by vllm" if write else of, rank=ranks.rank),
                     rank=ranks.rank,
                     world_size=ranks.count,
                     progress=progress,
                     label=f"{task.name} {split}",
+                    write=write,
                 )
                 measured = task.measure(examples, answers)
                 scores += [Score(task.name, split, metric, value, len(examples)) for metric, value in measured.items()]

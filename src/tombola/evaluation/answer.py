@@ -10,6 +10,7 @@ from torch import nn
 
 from tombola.evaluation.answer_file import AnswerFile
 from tombola.evaluation.batches import token_batches
+from tombola.evaluation.by_vllm import Writer
 from tombola.evaluation.fingerprint import digest
 from tombola.evaluation.inference import evaluating
 from tombola.evaluation.questions import questions
@@ -29,14 +30,16 @@ def answer(
     world_size: int = 1,
     progress: Progress | None = None,
     label: str | None = None,
+    write: Writer | None = None,
 ) -> list[Any]:
     """One answer an example, in the examples' order: text, a class or option number, or a float, as the task asks.
 
     Batches hold at most `token_budget` padded tokens, answers still to be generated among them. Rows for a head are cut
     at `max_length` as in training; prompts are never cut. `answers` keeps each finished batch on disk: started again,
     only batches that are not whole are asked. Ranks take every `world_size`-th batch and all return all answers.
+    `write` generates texts in the model's stead.
     """
-    asked = questions(model, task, examples, processor, max_length=max_length)
+    asked = questions(model, task, examples, processor, max_length=max_length, write=write)
     batches = token_batches(asked.sizes, token_budget)
     known = answers.begin(_fingerprint(task, examples, token_budget, max_length)) if answers else {}
     share = batches[rank::world_size]

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from tombola.evaluation import choose
 from tombola.evaluation.batches import Size
+from tombola.evaluation.by_vllm import Writer
 from tombola.evaluation.classify import classes, head_outputs, image_outputs, values
 from tombola.evaluation.generate import continuations
 from tombola.evaluation.likelihood import log_likelihoods
-from tombola.tasks import Example, Task, adds_special, encode, prompt_ids, prompt_text
+from tombola.tasks import Example, Generation, Task, adds_special, encode, prompt_ids, prompt_text
 
 PATCH_TOKENS = 196  # an image counts as many tokens as a ViT-B/16 makes of it
 
@@ -25,11 +27,17 @@ class Questions:
 
 
 def questions(
-    model: nn.Module, task: Task, examples: Sequence[Example], processor: Any, *, max_length: int
+    model: nn.Module,
+    task: Task,
+    examples: Sequence[Example],
+    processor: Any,
+    *,
+    max_length: int,
+    write: Writer | None = None,
 ) -> Questions:
-    """Questions in the way that the task is answered by."""
+    """Questions in the way that the task is answered by; `write` generates texts in the model's stead."""
     if task.answers_by == "generate":
-        return _texts(model, task, examples, processor)
+        return _texts(task, examples, processor, write or partial(_continuations, model, processor))
     if task.answers_by == "choose":
         return _options(model, task, examples, processor)
     read = classes if task.answers_by == "classify" else values
@@ -43,13 +51,19 @@ def questions(
     )
 
 
-def _texts(model: nn.Module, task: Task, examples: Sequence[Example], tokenizer: Any) -> Questions:
+def _continuations(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[Sequence[int]], generation: Generation
+) -> list[str]:
+    return continuations(model, prompts, tokenizer, generation)
+
+
+def _texts(task: Task, examples: Sequence[Example], tokenizer: Any, write: Writer) -> Questions:
     prompts = prompt_ids(examples, task.format, tokenizer)
     generation = task.generation
     new = generation.max_new_tokens if generation.max_new_tokens > 1 else 0
     return Questions(
         [Size(len(prompt) + new, generation.num_beams) for prompt in prompts],
-        lambda batch: continuations(model, [prompts[i] for i in batch], tokenizer, generation),
+        lambda batch: write([prompts[i] for i in batch], generation),
     )
 
 

@@ -27,6 +27,7 @@ def check(config: dict[str, Any]) -> list[str]:
         return malformed
     ranges = _range_faults(config)
     combinations = [*_role_faults(config), *_launch_faults(config, ranges), *_length_faults(config)]
+    combinations += _vllm_faults(config)
     return [*target_faults(config), *ranges, *combinations, *layer_faults(config)]
 
 
@@ -39,7 +40,7 @@ def _incomplete(config: dict[str, Any]) -> list[str]:
 def _unknown(config: dict[str, Any]) -> list[str]:
     """A line for each field that nothing reads, such as a recipe's `training.learning_rate`: Hydra adds it."""
     faults: list[str] = []
-    for group in ("training", "launch", "log"):
+    for group in ("training", "evaluation", "launch", "log"):
         known = [path for path in FIELDS if path.startswith(f"{group}.")]
         strangers = [f"{group}.{name}" for name in config[group] if f"{group}.{name}" not in FIELDS]
         faults.extend(f"{path}: there is no such field; {did_you_mean(path, known)}" for path in strangers)
@@ -114,6 +115,19 @@ def _length_faults(config: dict[str, Any]) -> list[str]:
             f"training.max_length={longest}: rows of {task['name']} have about {typical} tokens; give more than that"
         ]
     return []
+
+
+def _vllm_faults(config: dict[str, Any]) -> list[str]:
+    """What vLLM does not do for us: beams, whose search is not that of transformers, and several ranks."""
+    if config["evaluation"]["generate"] != "vllm":
+        return []
+    beams, processes = config["task"].get("num_beams") or 1, config["launch"]["nproc"]
+    faults = []
+    if isinstance(beams, int) and beams > 1:
+        faults.append(f"evaluation.generate=vllm: it decodes greedily, and task.num_beams={beams}; type task.num_beams=1")
+    if processes > 1:
+        faults.append(f"evaluation.generate=vllm with launch.nproc={processes}: it takes one process; take launch=single")
+    return faults
 
 
 def _article(role: str) -> str:

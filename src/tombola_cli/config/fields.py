@@ -67,6 +67,8 @@ FIELDS: dict[str, Field] = {
     "training.max_steps": COUNT_OR_NULL,
     "training.max_rows": COUNT_OR_NULL,
     "training.max_eval_rows": COUNT_OR_NULL,
+    "evaluation.generate": Field(str, names=("transformers", "vllm")),
+    "evaluation.vllm_python": TEXT_OR_NULL,
     "launch.kind": Field(str, names=("single", "ddp", "zero2", "zero3")),
     "launch.nproc": COUNT,
     "log.tracker": Field(str, names=("none", "wandb", "trackio", "tensorboard")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -32,6 +33,8 @@ def _packages(config: dict[str, Any]) -> Iterator[str]:
     task = config["task"]
     if task.get("web") and not task.get("data_dir") and not _installed("pyarrow"):
         yield f'task={task["name"]}: pyarrow is not installed; pip install "tombola[hub]", or type task.data_dir=DIR'
+    if config["evaluation"]["generate"] == "vllm" and (fault := _vllm_fault(config["evaluation"]["vllm_python"])):
+        yield fault
     if tracker in ("wandb", "trackio", "tensorboard") and not _installed(tracker):
         yield f'log={tracker}: {tracker} is not installed; pip install "tombola[{tracker}]", or take log=none'
 
@@ -110,6 +113,24 @@ def _without_package(model: dict[str, Any]) -> str | None:
         return f"{here}, or take the hub's own weights with model.source=hub"
     fault = hub_fault(model)
     return f"{here}; or else: {fault}" if fault else None
+
+
+def _vllm_fault(python: str | None) -> str | None:
+    """vLLM pins torch and transformers, at times to others than ours, so it may have an environment of its own."""
+    own = "python -m venv .venv-vllm && .venv-vllm/bin/pip install vllm"
+    typed = "evaluation.vllm_python=.venv-vllm/bin/python"
+    if python is None:
+        if _installed("vllm"):
+            return None
+        return f"evaluation.generate=vllm: vLLM is not installed here; {own}, then type {typed}"
+    program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    try:
+        done = subprocess.run([python, "-c", program], capture_output=True, timeout=60)
+    except OSError as error:
+        return f"evaluation.vllm_python={python}: cannot be run ({error.strerror}); give the Python of an environment"
+    if done.returncode:
+        return f"evaluation.vllm_python={python}: it has no vLLM; {python} -m pip install vllm"
+    return None
 
 
 def _installed(module: str) -> bool:
