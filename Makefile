@@ -7,11 +7,11 @@ TORCH  ?= torch==2.13.0
 RUN     = HF_HUB_OFFLINE=1 $(VENV)/bin/python
 TABLE   = minilm_textual_digits
 
-.PHONY: demo test recipe lint bench tables clean help
+.PHONY: demo test recipe lint bench bench-eval tables clean help
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.base ## base, LoRA and BoLA at equal size on a real model and real data, then the table and the pictures
 	@$(RUN) scripts/demo.py
@@ -28,6 +28,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 bench: $(VENV)/.base ## time and bytes kept for backward: frozen floor, LoRA, DoRA, BoLA, in one interleaved run
 	@$(RUN) scripts/bench.py
 
+bench-eval: $(VENV)/.eval ## answers a second beside lm-eval and one prompt at a time, and padding; TOMBOLA_DATA=DIR
+	@$(RUN) scripts/bench_eval.py
+
 tables: $(VENV)/.base ## render results/tables from conf/table and results/records, and docs/tasks.md from conf/task
 	@$(VENV)/bin/python scripts/tables.py
 	@$(VENV)/bin/python scripts/tasks.py
@@ -43,6 +46,10 @@ $(VENV)/.base: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e ".[dev,deepspeed,wandb,tensorboard]"
+	@touch $@
+
+$(VENV)/.eval: $(VENV)/.base
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e ".[eval]"
 	@touch $@
 
 clean: ## remove runs and caches, keep .venv and results

@@ -171,9 +171,7 @@ class Run:
         trainer.accelerator.wait_for_everyone()
         return 0
 
-    def _scores(
-        self, model: nn.Module, host: Host, of: str, ranks: Ranks, write: Writer | None = None
-    ) -> list[Score]:
+    def _scores(self, model: nn.Module, host: Host, of: str, ranks: Ranks, write: Writer | None = None) -> list[Score]:
         task, settings = self.task, self.settings
         tests = {split: spread(examples, settings.max_eval_rows) for split, examples in task.tests().items()}
         scores = []

@@ -21,5 +21,11 @@ def test_an_example_beyond_the_budget_stands_alone():
     assert token_batches([Size(50, 4), Size(10), Size(10)], token_budget=20) == [(0,), (1, 2)]
 
 
+def test_examples_that_are_alike_go_together_and_the_longest_still_bounds_the_batch():
+    sizes = [Size(9, alike=2), Size(6, alike=5), Size(8, alike=2), Size(7, alike=5)]
+    assert token_batches(sizes, token_budget=18) == [(3, 1), (0, 2)]
+    assert token_batches(sizes, token_budget=13) == [(3,), (1,), (0,), (2,)]
+
+
 def test_nothing_to_ask():
     assert token_batches([], token_budget=20) == []

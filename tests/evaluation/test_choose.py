@@ -22,7 +22,9 @@ def test_a_prompt_of_no_tokens_is_given_a_first_one(llama):
 def test_what_stands_before_an_option_without_a_prompt(bos, eos, first):
     class Letters(SimpleNamespace):
         def __call__(self, text, **_):
-            return {"input_ids": [[ord(c) for c in t] for t in text] if isinstance(text, list) else list(map(ord, text))}
+            return {
+                "input_ids": [[ord(c) for c in t] for t in text] if isinstance(text, list) else list(map(ord, text))
+            }
 
     tokenizer = Letters(bos_token_id=bos, eos_token_id=eos)
     assert [o.ids for o in options("", ["a", "bc"], tokenizer, special_tokens=True)] == [[first, 97], [first, 98, 99]]

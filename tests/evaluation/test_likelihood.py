@@ -1,6 +1,7 @@
 """Beginnings computed once give each option the likelihood that it has alone."""
 
 import random
+from itertools import chain
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def differences(net, groups, tokenizer):
         found = log_likelihoods(net, groups, tokenizer)
         expected = [[alone(net, option) for option in group] for group in groups]
     assert [likeliest(scores) for scores in found] == [likeliest(scores) for scores in expected]
-    pairs = zip(sum(found, []), sum(expected, []), strict=True)
+    pairs = zip(chain(*found), chain(*expected), strict=True)
     return max(abs(one - other) for one, other in pairs)
 
 
@@ -70,7 +71,7 @@ def test_any_tree_of_tokens(llama, seed):
     for _ in range(12):
         stem = [draw.randrange(4, 260) for _ in range(draw.randint(1, 30))]
         rows = [stem + [draw.randrange(4, 260) for _ in range(draw.randint(1, 12))] for _ in range(draw.randint(1, 5))]
-        rows += [rows[0] + [9], stem + [9]]
+        rows += [[*rows[0], 9], [*stem, 9]]
         groups.append([Option(row, draw.randint(1, min(len(row) - 1, 14))) for row in rows])
     assert differences(llama.net, groups, llama.processor) < 2e-4
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """What one example takes: `rows` rows (beams or options) of at most `length` tokens."""
+    """What one example takes: `rows` rows (beams or options) of at most `length` tokens.
+
+    `alike` is what a batch's examples should have in common where that is not their length.
+    """
 
     length: int
     rows: int = 1
+    alike: int | None = None
 
 
 def token_batches(sizes: Sequence[Size], token_budget: int) -> list[tuple[int, ...]]:
@@ -22,13 +26,15 @@ def token_batches(sizes: Sequence[Size], token_budget: int) -> list[tuple[int, .
     batches: list[tuple[int, ...]] = []
     current: list[int] = []
     width = rows = 0
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i].length, i)):
+    for index in sorted(range(len(sizes)), key=lambda i: (-_alike(sizes[i]), -sizes[i].length, i)):
         size = sizes[index]
-        if current and (rows + size.rows) * width > token_budget:
+        if current and (rows + size.rows) * max(width, size.length) > token_budget:
             batches.append(tuple(current))
-            current, rows = [], 0
-        if not current:
-            width = size.length
+            current, rows, width = [], 0, 0
         current.append(index)
-        rows += size.rows
+        rows, width = rows + size.rows, max(width, size.length)
     return [*batches, tuple(current)] if current else batches
+
+
+def _alike(size: Size) -> int:
+    return size.length if size.alike is None else size.alike

@@ -15,7 +15,7 @@ BY_LENGTH = ("dynamic", "longrope")
 
 
 def empty_cache(model: nn.Module) -> DynamicCache | None:
-    """An empty cache for `model`; None where a text's keys and values are not all that goes on from one call to the next.
+    """An empty cache for `model`; None where keys and values are not all that goes on from one call to the next.
 
     That is so of recurrent models and of linear attention, of encoder-decoders, and of positions by `BY_LENGTH`.
     """

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from tombola.evaluation.batches import Size
 from tombola.evaluation.choose import Option
 from tombola.evaluation.inference import device_of, pad_id, padded
 from tombola.evaluation.key_values import empty_cache, picked
@@ -36,6 +37,11 @@ class Branch:
     def first(self) -> int:
         """The place of the first token that is scored."""
         return len(self.option.ids) - self.option.scored
+
+
+def question_size(group: Sequence[Option]) -> Size:
+    """What the options of one question take: whole rows in memory; prompts are padded to one another, so they sort."""
+    return Size(max(len(option.ids) for option in group), len(group), alike=_shared([option.ids for option in group]))
 
 
 def log_likelihoods(model: nn.Module, groups: Sequence[Sequence[Option]], tokenizer: Any) -> list[list[float]]:

@@ -12,7 +12,7 @@ from tombola.evaluation.batches import Size
 from tombola.evaluation.by_vllm import Writer
 from tombola.evaluation.classify import classes, head_outputs, image_outputs, values
 from tombola.evaluation.generate import continuations
-from tombola.evaluation.likelihood import log_likelihoods
+from tombola.evaluation.likelihood import log_likelihoods, question_size
 from tombola.tasks import Example, Generation, Task, adds_special, encode, prompt_ids, prompt_text
 
 PATCH_TOKENS = 196  # an image counts as many tokens as a ViT-B/16 makes of it
@@ -78,4 +78,4 @@ def _options(model: nn.Module, task: Task, examples: Sequence[Example], tokenize
         scores = log_likelihoods(model, [asked[i] for i in batch], tokenizer)
         return [choose.likeliest(of_options) for of_options in scores]
 
-    return Questions([Size(max(len(o.ids) for o in group), len(group)) for group in asked], ask)
+    return Questions([question_size(group) for group in asked], ask)

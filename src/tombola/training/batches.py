@@ -13,8 +13,9 @@ from tombola.training.random_state import derived_seed
 
 IGNORED = -100
 # What a micro-batch costs beside its tokens (reading the weights again, launching kernels), in tokens. With it, batches
-# of 16 rows of math_human_10k have 1.08 times the tokens of their rows; padded as one they have 1.43 times.
-TOKENS_PER_CALL = 128
+# of 16 rows of math_human_10k have 1.05 times the tokens of their rows, of commonsense_51k 1.06 times; padded as one
+# they have 1.65 and 1.30 times (results/bench/eval.md).
+TOKENS_PER_CALL = 64
 PATCH_PIXELS = 16 * 16  # an image counts as many tokens as it has 16 x 16 patches
 
 Row = dict[str, Any]

@@ -124,9 +124,13 @@ def _vllm_faults(config: dict[str, Any]) -> list[str]:
     beams, processes = config["task"].get("num_beams") or 1, config["launch"]["nproc"]
     faults = []
     if isinstance(beams, int) and beams > 1:
-        faults.append(f"evaluation.generate=vllm: it decodes greedily, and task.num_beams={beams}; type task.num_beams=1")
+        faults.append(
+            f"evaluation.generate=vllm: it decodes greedily, and task.num_beams={beams}; type task.num_beams=1"
+        )
     if processes > 1:
-        faults.append(f"evaluation.generate=vllm with launch.nproc={processes}: it takes one process; take launch=single")
+        faults.append(
+            f"evaluation.generate=vllm with launch.nproc={processes}: it takes one process; take launch=single"
+        )
     return faults
 
 
