@@ -28,6 +28,7 @@ Fields one changes most (every field of --cfg job can be set the same way)
   task.test_sets=[ARC-e,OBQA] some of the test sets of math or commonsense; task.num_beams=1 decodes greedily
   model.path=DIR              read the model from a local folder
   launch.nproc=2              processes, with launch=ddp, zero2 or zero3
+  evaluation.generate=vllm    texts by vLLM on a GPU, greedy, from merged weights; evaluation.vllm_python=PYTHON
   plan=true                   print parameters, memory and steps, without weights or data, and stop
   force=true                  run again although this very run is recorded as finished
   recipe=null                 leave out the paper's hyper-parameters that conf/recipe has for this combination

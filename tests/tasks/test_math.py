@@ -5,6 +5,13 @@ import pytest
 
 from tombola.tasks import DataError, Math, encode, prompt_ids
 from tombola.tasks.alpaca import alpaca_prompt
+from tombola.tasks.math_answers import (
+    ENDS_RESPONSE,
+    letter_as_paper,
+    letter_strict,
+    number_as_paper,
+    number_strict,
+)
 
 
 def test_rows_and_suites(math_folder):
@@ -132,3 +139,20 @@ def test_the_default_config_works_on_the_published_files(repository, data_folder
     assert "math_human_10k.jsonl.gz, which stands in for ft-training_set/math_10k.json" in task.data_note
     assert (len(task.train()), len(task.validation())) == (10201 - 120, 120)
     assert all(isinstance(example.gold, str) or math.isfinite(example.gold) for example in task.validation())
+
+
+def test_greedy_answers_may_stop_where_no_reading_goes_on(math_folder):
+    assert Math(data_dir=str(math_folder), validation_rows=4, num_beams=1).generation.stop_strings == (ENDS_RESPONSE,)
+    assert (
+        Math(data_dir=str(math_folder), validation_rows=4).generation.stop_strings == ()
+    )  # four beams: an end makes room for others
+
+
+@pytest.mark.parametrize(
+    "before", ["It is 12. The answer is 3.", "The answer is B", "B", "no number", "#### 1,200\n\n"]
+)
+@pytest.mark.parametrize("after", ["\n 7. The answer is 8", " A", ""])
+def test_what_follows_another_prompt_is_read_by_nobody(before, after):
+    stopped = before + ENDS_RESPONSE
+    for read in (number_as_paper, number_strict, letter_as_paper, letter_strict):
+        assert read(stopped) == read(stopped + after)

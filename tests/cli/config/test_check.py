@@ -48,6 +48,15 @@ def test_the_default_run_is_fine():
             ["launch=ddp", "launch.nproc=3", "training.batch_size=32"],
             "training.batch_size=32: not divisible by launch.nproc=3; nearest is 33",
         ),
+        (
+            ["model=smollm2_135m", "task=math", "evaluation.generate=vllm"],
+            "evaluation.generate=vllm: it decodes greedily, and task.num_beams=4; type task.num_beams=1",
+        ),
+        (
+            ["model=tiny_llama", "evaluation.generate=vllm", "launch=ddp", "launch.nproc=2"],
+            "evaluation.generate=vllm with launch.nproc=2: it takes one process; take launch=single",
+        ),
+        (["evaluation.generate=vlm"], "evaluation.generate=vlm: expected one of transformers, vllm"),
         (["training.max_length=1024"], "training.max_length=1024: minilm has 512 positions; give that or less"),
         (
             ["model=roberta_base", "training.max_length=513"],
@@ -75,6 +84,10 @@ def test_all_of_it_at_once():
     ]
     assert [line.startswith(start) for line, start in zip(found, [*starts, "method.config.in_divs=7"], strict=True)]
     assert len(found) == 6
+
+
+def test_vllm_for_one_beam_and_one_process_is_fine():
+    assert faults("model=smollm2_135m", "task=math", "task.num_beams=1", "evaluation.generate=vllm") == []
 
 
 def test_a_class_that_is_smuggled_in_is_found():

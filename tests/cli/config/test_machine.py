@@ -1,4 +1,5 @@
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,28 @@ def test_a_package_that_is_not_installed(monkeypatch, words, package, line):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
     fault, *_ = missing(compose(["model=tiny_roberta", *words]))
     assert line in fault
+
+
+def test_vllm_may_have_an_environment_of_its_own(monkeypatch, tmp_path):
+    words = ["model=tiny_llama", "evaluation.generate=vllm"]
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else found(name))
+    (line,) = missing(compose(words))
+    assert line == (
+        "evaluation.generate=vllm: vLLM is not installed here; python -m venv .venv-vllm && .venv-vllm/bin/pip install "
+        "vllm, then type evaluation.vllm_python=.venv-vllm/bin/python"
+    )
+    own = [*words, f"evaluation.vllm_python={sys.executable}"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    assert missing(compose(own)) == []
+    monkeypatch.delenv("PYTHONPATH")
+    assert missing(compose(own)) == [
+        f"evaluation.vllm_python={sys.executable}: it has no vLLM; {sys.executable} -m pip install vllm"
+    ]
+    (line,) = missing(compose([*words, "evaluation.vllm_python=/nowhere/python"]))
+    assert line.startswith("evaluation.vllm_python=/nowhere/python: cannot be run (No such file or directory)")
 
 
 def test_a_model_folder_needs_a_config_and_safetensors(tmp_path):
