@@ -87,6 +87,20 @@ def test_a_finished_row_leaves_the_batch(llama, monkeypatch):
     assert rows == [sum(step > number for step in steps) for number in range(max(steps))]
 
 
+def test_each_token_stands_behind_the_one_before(llama, monkeypatch):
+    """Asked of the inputs: a tiny random model says much the same wherever a token stands."""
+    ids, seen, whole = ids_of(llama), [], llama.net.forward
+
+    def looked_at(*args, **inputs):
+        seen.append((inputs["position_ids"][:, -1].tolist(), inputs["attention_mask"].sum(1).tolist()))
+        return whole(*args, **inputs)
+
+    monkeypatch.setattr(llama.net, "forward", looked_at)
+    said(llama, llama.net, ids, Generation(4))
+    lengths = [[len(row) + step for row in ids] for step in range(4)]
+    assert seen == [([length - 1 for length in row], row) for row in lengths]
+
+
 @pytest.mark.parametrize("beams", [1, 2])
 def test_an_answer_stops_with_a_stop_string(llama, beams):
     ids = ids_of(llama)

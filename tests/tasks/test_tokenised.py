@@ -1,3 +1,4 @@
+import copy
 import importlib
 import shutil
 import time
@@ -5,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import pre_tokenizers
 
 from tombola.tasks import DataError, Example, Generation, Shot, TextFormat, encode, encoding, tokenised
 
@@ -95,6 +97,13 @@ def test_another_tokenizer_has_files_of_its_own(byte_tokenizer, chat_tokenizer, 
     chat_tokenizer.chat_template += "\n"
     rows(chat_tokenizer)
     assert len(made) == 3
+
+
+def test_a_tokenizer_that_differs_in_its_content_alone(byte_tokenizer, made):
+    other = copy.deepcopy(byte_tokenizer)
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    assert rows(byte_tokenizer) != rows(other)
+    assert len(made) == 2
 
 
 def test_other_code_that_encodes_has_files_of_its_own(byte_tokenizer, made, tmp_path, monkeypatch):

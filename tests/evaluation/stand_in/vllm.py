@@ -18,7 +18,7 @@ class LLM:
     def __init__(self, *, model, dtype, seed, generation_config):
         assert generation_config == "vllm", "else settings of the model's own would be taken"
         assert seed == 0
-        print("a banner on standard output")
+        print("a banner on standard output, dtype", dtype)
         self.net = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
 
