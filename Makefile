@@ -45,7 +45,7 @@ $(VENV)/.base: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e ".[dev,deepspeed,wandb,tensorboard]"
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e ".[dev,eval,deepspeed,wandb,tensorboard]"
 	@touch $@
 
 $(VENV)/.eval: $(VENV)/.base

@@ -24,6 +24,7 @@ HEAVY = {
     "adapters": {"tickets"},
     "training": {"adapters"},
     "evaluation": {"tasks"},
+    "forgetting": {"tasks", "evaluation"},
     "pictures": {"adapters"},
     "exporting": {"adapters", "models"},
     "methods": {"adapters", "training", "models", "tickets"},

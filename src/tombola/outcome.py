@@ -1,6 +1,5 @@
 """What a run leaves to the world: its record, with costs and provenance."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,10 @@ import torch
 from torch import nn
 
 from tombola.training import History
+from tombola_cli.past_run import checksum as checksum
 from tombola_cli.records import Record, Score, gather, portable, write_record
+from tombola_cli.run_folder import FINISHED as FINISHED
 
-FINISHED = "finished"  # present once an ok record is written
 STARTED = "started.json"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -23,15 +23,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config that train.py wrote, with the run's `id`, `sources` and `command`."""
     return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-
-
-def checksum(folder: Path) -> str:
-    """SHA-256 over the names and bytes of the weight files in a saved adapter or checkpoint."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def told(saved: Path) -> dict[str, Any]:
@@ -98,9 +89,12 @@ class Outcome:
         saved: Path | None = None,
         model: Mapping[str, Any] | None = None,
         evaluation_seconds: float = 0.0,
+        forgetting: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the record; after an ok one, mark the folder as finished."""
+        """Write the record; after an ok one, mark the folder as finished. `forgetting`: how the probes were asked."""
         provenance = {**self.provenance, "model": {**self.config["sources"], **(model or {})}}
+        if forgetting:
+            provenance["forgetting"] = dict(forgetting)
         record = Record(
             id=self.config["id"],
             started=self.started,

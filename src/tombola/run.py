@@ -4,6 +4,8 @@
 its own result first, so that the same command goes on where a killed run stopped.
 """
 
+import gc
+import os
 import shutil
 import time
 import warnings
@@ -12,26 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from rich.console import Console
 from torch import nn
 
 import tombola  # noqa: F401  registers the tuners
-from tombola.evaluation import TOKENS_AT_ONCE, AnswerFile, VllmFailed, Writer, answer, evaluation_progress
-from tombola.methods import AdapterRefused, Method
+from tombola import before_after
+from tombola.before_after import BeforeAfter, ProbesFailed, Result
+from tombola.evaluation import VllmFailed, Writer, answer
+from tombola.methods import AdapterRefused, Method, Qlora
 from tombola.models import Host, ModelUnavailable, load_host
 from tombola.outcome import FINISHED, Outcome, checksum, read_config, sibling_ticket, told
 from tombola.pictures import draw_densities, draw_partition, draw_ticket, read_partition
-from tombola.sample import divided, spread
+from tombola.sample import divided
+from tombola.scores import task_scores, tell
 from tombola.tasks import DataError, Example, Task, load_task, tokenised
 from tombola.training import AcceleratedTrainer, Interrupted, Log, NonFinite, Ranks, Settings, leave, validation_loss
 from tombola.writer import evaluation_device, writer
 from tombola_cli.records import Score
+from tombola_cli.records.sources import forgetting_probes
 
 FAILED, REQUEUE = 1, 75  # 75 is sysexits' EX_TEMPFAIL: schedulers take it for "start me again"
 # What a run leaves behind for its own resumption, and what was exported of it; `force=true` begins without it.
-STATE = ("phases", "checkpoints", "adapter", "checkpoint", "answers", "log.jsonl", "exported", FINISHED)
+STATE: tuple[str, ...] = ("phases", "checkpoints", "adapter", "checkpoint", "answers", "log.jsonl", "exported")
+STATE += ("forgetting", "evaluations", FINISHED)
 
 
 class SettingRefused(Exception):
@@ -40,20 +48,25 @@ class SettingRefused(Exception):
 
 def main(folder: Path) -> int:
     """The exit status: 0 recorded, 1 a user's mistake or a diverged run, 75 stopped by a signal after a checkpoint."""
-    folder = Path(folder)
+    return attempt(lambda console: Run.of(Path(folder), console).execute())
+
+
+def attempt(work: Callable[[Console], int]) -> int:
+    """The exit status of `work`; a user's mistake and a stop by a signal are one line each."""
     console = Console()
     # PEFT 0.21 asks transformers 5.23 for a name that it will drop; nothing that a user could do about it.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-    status = _attempt(folder, console)
+    status = _status(work, console)
     leave()
     return status
 
 
-def _attempt(folder: Path, console: Console) -> int:
+def _status(work: Callable[[Console], int], console: Console) -> int:
     try:
-        return Run.of(folder, console).execute()
-    except (DataError, ModelUnavailable, SettingRefused, AdapterRefused, VllmFailed) as error:
-        console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        return work(console)
+    except (DataError, ModelUnavailable, SettingRefused, AdapterRefused, ProbesFailed, VllmFailed) as error:
+        if str(error):
+            console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         return FAILED
     except Interrupted as stopped:
         console.print(f"{stopped}", highlight=False, soft_wrap=True)
@@ -71,6 +84,7 @@ class Run:
     method: Method
     outcome: Outcome
     console: Console
+    forgetting: BeforeAfter | None = None
 
     @classmethod
     def of(cls, folder: Path, console: Console) -> "Run":
@@ -79,14 +93,20 @@ class Run:
         if config["force"] and (folder / FINISHED).exists():
             _forget(folder)
         task = load_task(config["task"], role=config["model"]["role"])
-        method = _method(config["method"])
+        method = method_of(config["method"])
         settings = Settings(**config["training"], seed=config["seed"])
-        return cls(folder, config, settings, task, method, Outcome.begin(folder, config, task.data_note), console)
+        outcome = Outcome.begin(folder, config, task.data_note)
+        forgetting = None
+        if probes := forgetting_probes(config):
+            forgetting = BeforeAfter.of(config, probes, folder, first=os.environ.get("RANK", "0") == "0")
+        return cls(folder, config, settings, task, method, outcome, console, forgetting)
 
     def execute(self) -> int:
         """Train, save, then evaluate what was saved, draw it and write the record."""
         if self.task.data_note:
             self.console.print(f"note: {self.task.data_note}", style="yellow", highlight=False, soft_wrap=True)
+        if self.forgetting:
+            self.forgetting.before()  # now, so that what is wrong with lm-eval or its data is known before the training
         host = self._host("cpu")
         if self.settings.base_dropout is not None:
             set_dropout(host.net, self.settings.base_dropout)
@@ -163,38 +183,33 @@ class Run:
         with writer(self.config, self.task, model, host, saved, self.folder) as write:
             scores = self._scores(model, host, checksum(saved), trainer.ranks, write)
         seconds = time.perf_counter() - started
+        ticket = self._draw(model, told(saved)) if trainer.ranks.first else {}
+        provenance = host.provenance
+        del model, host  # or lm-eval's process would find the memory taken
+        found = self._forgotten(saved)
+        forgotten = before_after.scores(self.config["forgetting"]["name"], *found) if found else []
         if trainer.ranks.first:
-            ticket = self._draw(model, told(saved))
-            self.outcome.write("ok", trainer.histories, scores, ticket, saved, host.provenance, seconds)
-            self._tell(scores)
-        trainer.report({f"{score.split}/{score.metric}": score.value for score in scores})
+            asked = before_after.protocol(*found) if found else None
+            every = [*scores, *forgotten]
+            self.outcome.write("ok", trainer.histories, every, ticket, saved, provenance, seconds, asked)
+            tell(self.console, self.outcome, scores, before_after.lines(*found) if found else ())
+        trainer.report({f"{score.split}/{score.metric}": score.value for score in [*scores, *forgotten]})
         trainer.accelerator.wait_for_everyone()
         return 0
 
     def _scores(self, model: nn.Module, host: Host, of: str, ranks: Ranks, write: Writer | None = None) -> list[Score]:
-        task, settings = self.task, self.settings
-        tests = {split: spread(examples, settings.max_eval_rows) for split, examples in task.tests().items()}
-        scores = []
-        with evaluation_progress(self.console if ranks.first else Console(quiet=True)) as progress:
-            for split, examples in tests.items():
-                kept = self.folder / "answers" / f"{task.name.replace('/', '_')}-{split}.jsonl"
-                answers = answer(
-                    model,
-                    task,
-                    examples,
-                    host.processor,
-                    token_budget=TOKENS_AT_ONCE if write else settings.eval_token_budget,
-                    max_length=settings.max_length,
-                    answers=AnswerFile(kept, f"{of} by vllm" if write else of, rank=ranks.rank),
-                    rank=ranks.rank,
-                    world_size=ranks.count,
-                    progress=progress,
-                    label=f"{task.name} {split}",
-                    write=write,
-                )
-                measured = task.measure(examples, answers)
-                scores += [Score(task.name, split, metric, value, len(examples)) for metric, value in measured.items()]
-        return scores
+        console = self.console if ranks.first else Console(quiet=True)
+        how = {"rank": ranks.rank, "world_size": ranks.count, "write": write}
+        return task_scores(model, self.task, host, self.settings, self.folder, of=of, console=console, **how)
+
+    def _forgotten(self, saved: Path) -> tuple[Result, Result] | None:
+        """lm-eval's results before and after, where forgetting is measured."""
+        if self.forgetting is None:
+            return None
+        if torch.cuda.is_available():  # the other process needs the memory
+            gc.collect()
+            torch.cuda.empty_cache()
+        return self.forgetting.before(), self.forgetting.after(saved)
 
     def _draw(self, model: nn.Module, says: dict[str, Any]) -> dict[str, Any]:
         """The ticket's summary with what the method says, after drawing both; LoRA is pooled to BoLA's grid here."""
@@ -213,14 +228,9 @@ class Run:
         )
         return {**drawn, **says}
 
-    def _tell(self, scores: Sequence[Score]) -> None:
-        for score in scores:
-            line = f"{score.task} {score.split}: {score.metric} {100 * score.value:.2f} % (n={score.n})"
-            self.console.print(line, highlight=False, soft_wrap=True)
-        self.console.print(f"record: {self.outcome.written}", highlight=False, soft_wrap=True)
 
-
-def _method(config: dict[str, Any]) -> Method:
+def method_of(config: dict[str, Any]) -> Method:
+    """The method of a run's config. Raises SettingRefused for a value that it does not take."""
     try:
         made: Method = instantiate({key: value for key, value in config.items() if key != "name"}, _convert_="all")
     except InstantiationException as error:
@@ -228,6 +238,11 @@ def _method(config: dict[str, Any]) -> Method:
             raise SettingRefused(f"method={config['name']}: {error.__cause__}") from error
         raise
     return made
+
+
+def untrained(method: Method, host: Host) -> nn.Module:
+    """The model that the method starts from: QLoRA's is in four bits, and RIGSA compares QLoRA with that (Table 3)."""
+    return method.base(host) if isinstance(method, Qlora) else host.net
 
 
 def set_dropout(net: nn.Module, rate: float) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import shutil
 import sys
 import warnings
@@ -12,11 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tombola_cli.config.choices import CONF
 from tombola_cli.config.nearest import did_you_mean
-from tombola_cli.run_folder import CONFIG_FILE
+from tombola_cli.past_run import find_run, run_config, runs_folder, unfinished
 
 HELP = """\
 Give a trained adapter away in a form that needs less than this package to load.
@@ -87,26 +82,13 @@ def read_request(words: Sequence[str]) -> Request:
         raise ExportError(
             f"format={given['format']}: there is no such format; {did_you_mean(given['format'], FORMATS)}"
         )
-    runs = given.get("runs.dir") or yaml.safe_load((CONF / "config.yaml").read_text())["runs"]["dir"]
-    return Request(given["run"], given["format"], Path(runs), Path(given["out"]) if given.get("out") else None)
-
-
-def find_run(name: str, runs: Path) -> Path:
-    """The folder of the one run whose id is, or else begins with, `name`. Raises ExportError for none or several."""
-    ids = sorted(path.parent.name for path in runs.glob(f"*/{CONFIG_FILE}"))
-    found = [name] if name in ids else [one for one in ids if one.startswith(name)]
-    if len(found) == 1:
-        return runs / found[0]
-    if found:
-        raise ExportError(f"run={name} fits {len(found)} runs, say more of it: {', '.join(found[:6])}")
-    raise ExportError(
-        f"run={name}: there is no such run in {runs}; " + (did_you_mean(name, ids) if ids else "it has none")
-    )
+    runs = runs_folder(given.get("runs.dir"))
+    return Request(given["run"], given["format"], runs, Path(given["out"]) if given.get("out") else None)
 
 
 def _export(request: Request) -> Path:
     folder = find_run(request.run, request.runs)
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    config = run_config(folder)
     adapter = _adapter(folder, config)
     own = folder / "exported" / request.form
     out = request.out or own
@@ -123,7 +105,7 @@ def _export(request: Request) -> Path:
 
 
 def _adapter(folder: Path, config: dict[str, Any]) -> Path:
-    """The run's PEFT adapter. Raises ExportError for a run that has none, or none yet."""
+    """The run's PEFT adapter. Raises ExportError for a run that has none, PastRunError for one that has none yet."""
     method = config["method"]["name"]
     if (folder / "checkpoint" / "config.json").exists():
         raise ExportError(
@@ -131,8 +113,7 @@ def _adapter(folder: Path, config: dict[str, Any]) -> Path:
         )
     adapter = folder / "adapter"
     if not adapter.exists():
-        command = shlex.join(["python", *config["command"]])
-        raise ExportError(f"{folder.name} has not finished training; go on with: {command}")
+        raise unfinished(folder, config)
     if not (adapter / "adapter_config.json").exists():
         raise ExportError(
             f"{method} has no adapter to export: {adapter} holds the base model's trained head, if it has one, alone"

@@ -100,7 +100,7 @@ def _act(command: Command, conf_dir: Path) -> int:
     if record is None:
         return start(one)
     if os.environ.get("RANK", "0") == "0":
-        _tell(record, config["records"]["dir"])
+        tell(record, config["records"]["dir"])
     return 0
 
 
@@ -146,8 +146,8 @@ def _plan(config: dict[str, Any]) -> int:
     return 0
 
 
-def _tell(record: Any, directory: str) -> None:
-    """The scores of a run that is done, instead of a second run."""
+def tell(record: Any, directory: str) -> None:
+    """Shows the scores of what is done, instead of doing it again."""
     print(f"{record.id} is finished (recorded in {directory}); force=true runs it again")
     for score in record.scores:
         print(f"  {score.task:<20} {score.split:<14} {score.metric:<20} {score.value:8.4f}  n={score.n}")

@@ -12,6 +12,7 @@ from typing import Any
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
+FINISHED = "finished"  # present once an ok record is written
 
 
 class Busy(RuntimeError):

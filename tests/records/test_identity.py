@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 
-from tombola_cli.records import identity, run_id, sources
+from tombola_cli.records import evaluation_id, identity, run_id, sources
 from tombola_cli.records.identity import LATER, OUTSIDE
 
 # If one of these changes, committed records are orphaned: give a new option's "off" value a line in LATER instead.
@@ -112,6 +112,51 @@ def test_a_later_option_is_dropped_while_off(config, path, off, on):
 def test_a_later_option_that_is_off_by_false_is_not_off_by_zero(config):
     _set(config, "training.flag", 0)
     assert "flag" in identity(config, sources(config), later={"training.flag": False})["training"]
+
+
+PROBES = {
+    **{"name": "probes/forgetting", "data_dir": None, "repo": "org/harness", "revision": "v1"},
+    **{"files": ["piqa.jsonl"], "hub_datasets": {"piqa": "org/piqa"}, "probes": ["piqa"], "shots": {"piqa": 0}},
+}
+
+
+def test_forgetting_is_outside_while_it_is_not_measured(config):
+    config["forgetting"] = {"name": "none"}
+    assert _id(config) == PINNED[()]
+    config["forgetting"] = PROBES
+    measured = _id(config)
+    assert measured != PINNED[()]
+    for name, value, other in (
+        ("hub_datasets", {}, False),
+        ("files", [], False),
+        ("shots", {"piqa": 5}, True),
+        ("revision", "v2", True),  # by way of the sources
+    ):
+        config["forgetting"] = {**PROBES, name: value}
+        assert (_id(config) != measured) is other, name
+
+
+def test_an_evaluation_is_named_by_its_run_its_task_and_how_it_is_asked(config):
+    config["evaluated"] = {"run": "bola-minilm-x-s0-ab", "saved": "cd" * 32}
+    config["training"] |= {"max_eval_rows": None, "eval_token_budget": 64, "max_length": 8}
+    config["task"]["name"] = "glue/cola"
+    data = {"data": "sha256:1"}
+    first = evaluation_id(config, data)
+    assert first.startswith("bola-minilm-x-s0-ab-on-glue_cola-")
+    others = [evaluation_id(config, {"data": "sha256:2"})]
+    for path, value in (
+        ("evaluated.saved", "ef" * 32),
+        ("task.version", 2),
+        ("training.max_eval_rows", 5),
+        ("training.max_length", 9),
+    ):
+        changed = deepcopy(config)
+        _set(changed, path, value)
+        others.append(evaluation_id(changed, data))
+    assert len({first, *others}) == 6
+    config["training"]["lr"] = 1.0
+    config["task"]["data_dir"] = "elsewhere"
+    assert evaluation_id(config, data) == first
 
 
 def test_the_id_leaves_the_config_alone(config):

@@ -103,3 +103,22 @@ def test_a_data_folder_for_embedded_data(config, tmp_path):
     config["task"]["data_dir"] = str(tmp_path)
     with pytest.raises(SourceError, match=r"task\.data_dir: textual_digits brings its own data and reads no files"):
         sources(config)
+
+
+def test_the_files_of_the_probes_that_are_asked_count(config, tmp_path):
+    for name in ("piqa.validation.jsonl", "gsm8k.test.jsonl"):
+        (tmp_path / name).write_bytes(name.encode())
+    probes = {"name": "probes/forgetting", "data_dir": str(tmp_path), "probes": ["piqa"]}
+    config["forgetting"] = {**probes, "files": ["piqa.validation.jsonl", "gsm8k.test.jsonl", "gsm8k.train.jsonl"]}
+    before = sources(config)["probes"]
+    (tmp_path / "gsm8k.test.jsonl").write_bytes(b"other")
+    assert sources(config)["probes"] == before
+    (tmp_path / "piqa.validation.jsonl").write_bytes(b"other")
+    assert sources(config)["probes"] != before
+    config["forgetting"]["probes"] = ["gsm8k"]
+    with pytest.raises(
+        SourceError, match=r"forgetting\.data_dir: probes/forgetting reads gsm8k\.train\.jsonl, not found"
+    ):
+        sources(config)
+    config["forgetting"] = {"name": "none"}
+    assert "probes" not in sources(config)

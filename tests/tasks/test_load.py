@@ -11,11 +11,12 @@ from tombola.tasks import (
     Glue,
     Images,
     Math,
+    Probes,
     Task,
     TextualDigits,
     TextualMnist,
     load_task,
-)  # fmt: skip
+)
 
 LOADERS = {
     "tombola.tasks.Flan": Flan,
@@ -23,6 +24,7 @@ LOADERS = {
     "tombola.tasks.Commonsense": Commonsense,
     "tombola.tasks.Glue": Glue,
     "tombola.tasks.Math": Math,
+    "tombola.tasks.Probes": Probes,
     "tombola.tasks.TextualDigits": TextualDigits,
     "tombola.tasks.TextualMnist": TextualMnist,
 }

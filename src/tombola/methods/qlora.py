@@ -41,13 +41,15 @@ class Qlora(Adapter):
 
     def fit(self, host: Host, trainer: Trainer) -> nn.Module:
         """The host, quantised, with its trained adapter. Raises ValueError where bitsandbytes is not installed."""
-        self._quantise(host)
+        self.base(host)
         return super().fit(host, trainer)
 
     def load(self, host: Host, folder: Path) -> nn.Module:
         """`PeftModel.from_pretrained` on the host's weights, quantised."""
-        self._quantise(host)
+        self.base(host)
         return super().load(host, folder)
 
-    def _quantise(self, host: Host) -> None:
+    def base(self, host: Host) -> nn.Module:
+        """`host.net` in four bits, in place: what the adapter is trained on and compared with."""
         quantise(host.net, host.head, kind=self.quantisation, double=self.double_quantisation)
+        return host.net

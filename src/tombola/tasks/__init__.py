@@ -9,6 +9,7 @@ from tombola.tasks.glue import Glue
 from tombola.tasks.images import Images
 from tombola.tasks.load import load_task
 from tombola.tasks.math import Math
+from tombola.tasks.probes import Probes
 from tombola.tasks.textual_mnist import TextualMnist
 from tombola.tasks.tokenised import tokenised
 from tombola.tasks.views import Picture
@@ -23,6 +24,7 @@ __all__ = [
     "Images",
     "Math",
     "Picture",
+    "Probes",
     "Row",
     "Shot",
     "Task",

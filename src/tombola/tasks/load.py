@@ -11,7 +11,7 @@ from tombola.tasks.example import DataError, Task
 # Fields that plans, checks, identities and tables read, and the loader does not.
 DESCRIPTION = frozenset(
     {"name", "licence", "version", "kind", "roles", "repo", "revision", "files", "optional_files"}
-    | {"labels", "metrics", "rows", "tokens"}
+    | {"labels", "metrics", "rows", "tokens", "hub_datasets"}
 )  # fmt: skip
 
 

@@ -25,9 +25,9 @@ def check(config: dict[str, Any]) -> list[str]:
     malformed = [*_incomplete(config), *_unknown(config)]
     if malformed:
         return malformed
-    ranges = _range_faults(config)
-    combinations = [*_role_faults(config), *_launch_faults(config, ranges), *_length_faults(config)]
-    combinations += _vllm_faults(config)
+    ranges = range_faults(config)
+    combinations = [*(role_faults(config) or _kind_faults(config)), *_launch_faults(config, ranges)]
+    combinations += [*_length_faults(config), *_vllm_faults(config)]
     return [*target_faults(config), *ranges, *combinations, *layer_faults(config)]
 
 
@@ -54,7 +54,8 @@ def _unknown(config: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _range_faults(config: dict[str, Any]) -> list[str]:
+def range_faults(config: dict[str, Any]) -> list[str]:
+    """A line for each value that its field cannot hold."""
     faults = []
     for path, field in FIELDS.items():
         value = _lookup(config, path)
@@ -64,13 +65,18 @@ def _range_faults(config: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _role_faults(config: dict[str, Any]) -> list[str]:
-    model, task = config["model"], config["task"]
-    if model["role"] in task["roles"]:
-        return _kind_faults(config)
-    fits = " or ".join(_article(role) for role in task["roles"])
-    pair = f"task={task['name']} with model={model['name']}"
-    return [f"{pair}: the task needs {fits}, and this model is {_article(model['role'])}"]
+def role_faults(config: dict[str, Any]) -> list[str]:
+    """A line for each of the task and the probes of forgetting that a model of this role cannot answer."""
+    model, forgetting = config["model"], config.get("forgetting") or {}
+    asked = [(f"task={config['task']['name']}", "task", config["task"]["roles"])]
+    if "roles" in forgetting:
+        asked.append(("forgetting=probes", "probes", forgetting["roles"]))
+    return [
+        f"{typed} with model={model['name']}: the {what} {'needs' if what == 'task' else 'need'} "
+        f"{' or '.join(_article(role) for role in roles)}, and this model is {_article(model['role'])}"
+        for typed, what, roles in asked
+        if model["role"] not in roles
+    ]
 
 
 def _kind_faults(config: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONF = REPOSITORY / "conf"
-GROUPS = ("method", "model", "task", "training", "recipe", "launch", "log")
+GROUPS = ("method", "model", "task", "training", "recipe", "forgetting", "launch", "log")
 
 
 def choices(conf_dir: Path) -> dict[str, list[str]]:

@@ -16,39 +16,77 @@ from tombola_cli.config.reach import unreachable
 
 
 def missing(config: dict[str, Any]) -> list[str]:
-    """A line for each thing that has to be installed, downloaded or pointed to before this config can run."""
-    lines = [*_packages(config), *_local_data(config["task"])]
-    web_data, weights = _web_data(config["task"]), _weights(config["model"])
+    """A line for each thing that has to be installed, downloaded or pointed to before this config can train."""
+    task, probes = config["task"], config.get("forgetting") or {}
+    if task["kind"] == "probe":
+        typed = f"task={task['name']}"
+        ways = f"type forgetting=probes beside another task, or python eval.py run=ID {typed} for a finished run"
+        return [f"{typed}: nothing is trained on it; {ways}"]
+    lines = [*_launch_packages(config), *lacking_to_evaluate(config)]
+    if "probes" in probes:
+        lines += [*_probe_faults(probes, "forgetting=probes", "forgetting"), *_local_data(probes, "forgetting")]
+    return lines
+
+
+def lacking_to_evaluate(config: dict[str, Any]) -> list[str]:
+    """A line for each thing that a model trained by this config needs to be asked its task."""
+    task = config["task"]
+    lines = [*_own_packages(config), *_local_data(task, "task")]
+    if task["kind"] == "probe":
+        lines += _probe_faults(task, f"task={task['name']}", "task")
+    web_data, weights = _web_data(task), _weights(config["model"])
     if weights and web_data:  # one cause, mostly the network, so one line
-        return [*lines, f"{weights}; task.data_dir=DIR for the data of task={config['task']['name']}, not here either"]
+        return [*lines, f"{weights}; task.data_dir=DIR for the data of task={task['name']}, not here either"]
     return [*lines, *filter(None, [web_data, weights])]
 
 
-def _packages(config: dict[str, Any]) -> Iterator[str]:
+def _launch_packages(config: dict[str, Any]) -> Iterator[str]:
     kind, tracker = config["launch"]["kind"], config["log"]["tracker"]
     if kind in ("zero2", "zero3") and not _installed("deepspeed"):
         yield f'launch={kind}: DeepSpeed is not installed; pip install "tombola[deepspeed]", or take launch=ddp'
-    if str(config["method"]["_target_"]).endswith(".Qlora") and not _installed("bitsandbytes"):
-        yield 'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]", or take method=lora'
-    task = config["task"]
-    if task.get("web") and not task.get("data_dir") and not _installed("pyarrow"):
-        yield f'task={task["name"]}: pyarrow is not installed; pip install "tombola[hub]", or type task.data_dir=DIR'
     if config["evaluation"]["generate"] == "vllm" and (fault := _vllm_fault(config["evaluation"]["vllm_python"])):
         yield fault
     if tracker in ("wandb", "trackio", "tensorboard") and not _installed(tracker):
         yield f'log={tracker}: {tracker} is not installed; pip install "tombola[{tracker}]", or take log=none'
 
 
-def _local_data(task: dict[str, Any]) -> Iterator[str]:
+def _own_packages(config: dict[str, Any]) -> Iterator[str]:
+    """Of the method, and of the task."""
+    if str(config["method"]["_target_"]).endswith(".Qlora") and not _installed("bitsandbytes"):
+        yield 'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]", or take method=lora'
+    task = config["task"]
+    if task.get("web") and not task.get("data_dir") and not _installed("pyarrow"):
+        yield f'task={task["name"]}: pyarrow is not installed; pip install "tombola[hub]", or type task.data_dir=DIR'
+
+
+def _probe_faults(probes: dict[str, Any], typed: str, group: str) -> Iterator[str]:
+    """lm-eval, and its data sets where no local copy is given."""
+    if not _installed("lm_eval"):
+        yield f'{typed}: lm-eval is not installed; pip install "tombola[eval]"'
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or _hugging_face_home() / "datasets")
+    hub = [name for probe, name in probes["hub_datasets"].items() if probe in probes["probes"]]
+    if probes.get("data_dir") or all((cache / name.replace("/", "___")).is_dir() for name in hub):
+        return
+    if reason := unreachable("https://huggingface.co"):
+        what = f"{typed}: {_few(hub)} of the hub are not in the local cache, and {reason}"
+        yield f"{what}; connect, or type {group}.data_dir=DIR for a local copy"
+
+
+def _hugging_face_home() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HF_HOME") or Path(home) / "huggingface").expanduser()
+
+
+def _local_data(task: dict[str, Any], group: str) -> Iterator[str]:
     if task["_target_"] is None:
         yield f"task={task['name']}: its loader is yet to come; plan=true works, and so do its tables"
     elif task.get("data_dir"):
         folder = Path(task["data_dir"])
         lacking = [name for name in _needed(task) if not (folder / name).is_file()]
         if not folder.is_dir():
-            yield f"task.data_dir={folder}: there is no such folder; give one that has {_few(lacking)}"
+            yield f"{group}.data_dir={folder}: there is no such folder; give one that has {_few(lacking)}"
         elif lacking:
-            yield f"task.data_dir={folder}: {task['name']} reads {_few(lacking)}, not there; give its right folder"
+            yield f"{group}.data_dir={folder}: {task['name']} reads {_few(lacking)}, not there; give its right folder"
 
 
 def _web_data(task: dict[str, Any]) -> str | None:
@@ -65,7 +103,9 @@ def _web_data(task: dict[str, Any]) -> str | None:
 
 
 def _needed(task: dict[str, Any]) -> list[str]:
-    return [name for name in task["files"] if name not in (task.get("optional_files") or ())]
+    names = [name for name in task["files"] if name not in (task.get("optional_files") or ())]
+    asked = task.get("probes")  # each has files of its own name
+    return [name for name in names if name.partition(".")[0] in asked] if asked else names
 
 
 def _needed_of_web(task: dict[str, Any]) -> list[str]:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tombola_cli.records.sources import forgetting_probes
+
 HASH_LENGTH = 10  # hex digits: 40 bits, so among 10,000 runs a collision has a chance of 1 in 20,000
 GROUPS = ("method", "model", "task", "training")
 
@@ -24,7 +26,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     # `sources` stands for the first five; `version` is bumped when the code behind `_target_` prompts or scores anew.
     "task": (
         *("repo", "revision", "url", "data_dir", "files"),
-        *("licence", "optional_files", "_target_", "roles", "rows", "tokens"),
+        *("licence", "optional_files", "_target_", "roles", "rows", "tokens", "hub_datasets"),
     ),
 }
 
@@ -43,6 +45,23 @@ def run_id(config: Mapping[str, Any], sources: Mapping[str, str], *, later: Mapp
     return "-".join([*names, f"s{config['seed']}", hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]])
 
 
+def evaluation_id(config: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    """`<run>-on-<task>-<hash>` of a finished run's model on a task; hashed are its weights, the task, how it is asked.
+
+    `config["evaluated"]` names the run and the checksum of what it saved.
+    """
+    training = config["training"]
+    asked = {
+        "saved": config["evaluated"]["saved"],
+        "task": _plain({name: config["task"][name] for name in config["task"] if name not in OUTSIDE["task"]}),
+        "data": sources["data"],
+        "how": [training[name] for name in ("max_eval_rows", "eval_token_budget", "max_length")],
+    }
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    task = config["task"]["name"].replace("/", "_")
+    return f"{config['evaluated']['run']}-on-{task}-{hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]}"
+
+
 def identity(
     config: Mapping[str, Any], sources: Mapping[str, str], *, later: Mapping[str, Any] = LATER
 ) -> dict[str, Any]:
@@ -51,6 +70,8 @@ def identity(
     for group in GROUPS:
         outside = OUTSIDE.get(group, ())
         kept[group] = {name: _plain(value) for name, value in config[group].items() if name not in outside}
+    if probes := forgetting_probes(config):  # off, it leaves the ids of runs from before as they were
+        kept["forgetting"] = _plain({name: probes[name] for name in probes if name not in OUTSIDE["task"]})
     for path, off in later.items():
         _drop_if_off(kept, path.split("."), off)
     return kept

@@ -20,12 +20,23 @@ class SourceError(ValueError):
 def sources(config: Mapping[str, Any]) -> dict[str, str]:
     """`{"weights": ..., "data": ...}` of a composed config: the part of an identity that no config field tells.
 
+    Where forgetting is measured, `probes` too.
+
     Local files are read whole, since a path says nothing of its bytes.
 
     Raises:
         SourceError: a local folder that the config names lacks what should be in it.
     """
-    return {"weights": weights_source(config["model"], config["seed"]), "data": data_source(config["task"])}
+    found = {"weights": weights_source(config["model"], config["seed"]), "data": data_source(config["task"])}
+    if probes := forgetting_probes(config):
+        found["probes"] = data_source(probes, "forgetting")
+    return found
+
+
+def forgetting_probes(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The probes that are asked before and after training, as a task's fields; None where there are none."""
+    probes = config.get("forgetting")  # records from before it could be measured have no such field
+    return probes if probes and probes["name"] != "none" else None
 
 
 def weights_source(model: Mapping[str, Any], seed: int) -> str:
@@ -40,10 +51,13 @@ def weights_source(model: Mapping[str, Any], seed: int) -> str:
     return f"{model['repo']}@{model['revision']}"
 
 
-def data_source(task: Mapping[str, Any]) -> str:
-    """The checksum of the files under `task.data_dir`, else `repo@revision`, else the version of embedded data."""
+def data_source(task: Mapping[str, Any], group: str = "task") -> str:
+    """The checksum of the files under `task.data_dir`, else `repo@revision`, else the version of embedded data.
+
+    `group` is the task's place in the config, for the error.
+    """
     if task.get("data_dir"):
-        return f"sha256:{_task_files_hash(task)}"
+        return f"sha256:{_task_files_hash(task, group)}"
     origin = task.get("repo") or task.get("url")
     if origin:
         return f"{origin}@{task['revision']}" if task.get("revision") else str(origin)
@@ -59,10 +73,12 @@ def _model_folder_hash(folder: Path) -> str:
     return _combined_hash((path.name, path) for path in files)
 
 
-def _task_files_hash(task: Mapping[str, Any]) -> str:
+def _task_files_hash(task: Mapping[str, Any], group: str) -> str:
     """Over every file that the loader may read and that is there, so that none can change unnoticed."""
     folder = Path(task["data_dir"]).expanduser()
     names = {*(task.get("files") or ()), *filter(None, [task.get("train_file")])}
+    if probes := task.get("probes"):  # each has files of its own name
+        names = {name for name in names if name.partition(".")[0] in probes}
     if not names:
         raise SourceError(f"task.data_dir: {task['name']} brings its own data and reads no files; leave data_dir out")
     there = sorted(name for name in names if (folder / name).is_file())
@@ -70,7 +86,7 @@ def _task_files_hash(task: Mapping[str, Any]) -> str:
     if missing:
         listed = ", ".join(missing)
         raise SourceError(
-            f"task.data_dir: {task['name']} reads {listed}, not found under {folder}; give another folder"
+            f"{group}.data_dir: {task['name']} reads {listed}, not found under {folder}; give another folder"
         )
     return _combined_hash((name, folder / name) for name in there)
 

@@ -43,6 +43,10 @@ def test_the_default_run_is_fine():
             "method=partial_lora with task=glue/stsb: its search counts right answers, and a regression has none; take "
             "a task with classes",
         ),
+        (
+            ["forgetting=probes"],
+            "forgetting=probes with model=minilm: the probes need a decoder, and this model is an encoder",
+        ),
         (["launch.nproc=2"], "launch.nproc=2: launch=single is one process; type launch=ddp (or zero2, zero3) for 2"),
         (
             ["launch=ddp", "launch.nproc=3", "training.batch_size=32"],

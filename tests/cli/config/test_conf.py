@@ -42,6 +42,13 @@ def test_every_other_choice_composes(group):
         assert check(compose([f"{group}={name}"])) == [], name
 
 
+def test_forgetting_is_measured_by_the_probes_of_the_task():
+    config = compose(["forgetting=probes", "model=tiny_llama"])
+    assert check(config) == []
+    assert config["forgetting"] == compose(["task=probes/forgetting"])["task"]
+    assert compose([])["forgetting"] == {"name": "none"}
+
+
 @pytest.mark.parametrize("name", ["demo", "smoke"])
 def test_a_budget_is_the_paper_with_caps(name):
     paper, budget = compose(["recipe=null"])["training"], compose([f"training={name}", "recipe=null"])["training"]

@@ -23,6 +23,13 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def probe_files(tmp_path: Path) -> Path:
+    for name in compose(["task=probes/forgetting"])["task"]["files"]:
+        (tmp_path / name).touch()
+    return tmp_path
+
+
 def test_the_default_run_lacks_nothing_that_is_not_installed():
     assert missing(compose(["model=tiny_roberta"])) == []
 
@@ -106,6 +113,11 @@ def test_files_of_the_web_with_names_of_their_own(monkeypatch, tmp_path):
             "bitsandbytes",
             'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]"',
         ),
+        (
+            ["model=tiny_llama", "forgetting=probes", "forgetting.data_dir=PROBES"],
+            "lm_eval",
+            'forgetting=probes: lm-eval is not installed; pip install "tombola[eval]"',
+        ),
         (["log=tensorboard"], "tensorboard", 'pip install "tombola[tensorboard]"'),
         (
             ["task=glue/rte"],
@@ -114,7 +126,8 @@ def test_files_of_the_web_with_names_of_their_own(monkeypatch, tmp_path):
         ),
     ],
 )
-def test_a_package_that_is_not_installed(monkeypatch, words, package, line):
+def test_a_package_that_is_not_installed(monkeypatch, probe_files, words, package, line):
+    words = [word.replace("PROBES", str(probe_files)) for word in words]
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
     fault, *_ = missing(compose(["model=tiny_roberta", *words]))
@@ -181,3 +194,34 @@ def test_no_network_is_one_line_for_weights_and_data(monkeypatch, tmp_path):
     for part in ("model=llama3_8b: meta-llama/Meta-Llama-3-8B", "HF_HUB_OFFLINE", "`hf auth login`", "model.path=DIR"):
         assert part in line
     assert line.endswith("task.data_dir=DIR for the data of task=math, not here either")
+
+
+def test_probes_whose_local_files_are_there_or_not(probe_files):
+    words = ["model=tiny_llama", "forgetting=probes", f"forgetting.data_dir={probe_files}"]
+    assert missing(compose(words)) == []
+    (probe_files / "gsm8k.train.jsonl.gz").unlink()
+    (line,) = missing(compose(words))
+    assert line.startswith(
+        f"forgetting.data_dir={probe_files}: probes/forgetting reads gsm8k.train.jsonl.gz, not there"
+    )
+    assert missing(compose([*words, "forgetting.probes=[piqa,hellaswag]"])) == []
+
+
+def test_probes_of_the_hub_when_offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    config = compose(["model=tiny_llama", "forgetting=probes", "forgetting.probes=[piqa,gsm8k]"])
+    assert missing(config) == [
+        "forgetting=probes: baber/piqa, openai/gsm8k of the hub are not in the local cache, and HF_HUB_OFFLINE is set; "
+        "connect, or type forgetting.data_dir=DIR for a local copy"
+    ]
+    (tmp_path / "baber___piqa").mkdir()
+    (tmp_path / "openai___gsm8k").mkdir()
+    assert missing(config) == []
+
+
+def test_nothing_is_trained_on_the_probes():
+    (line,) = missing(compose(["model=tiny_llama", "task=probes/forgetting"]))
+    assert line == (
+        "task=probes/forgetting: nothing is trained on it; type forgetting=probes beside another task, or "
+        "python eval.py run=ID task=probes/forgetting for a finished run"
+    )
