@@ -182,7 +182,9 @@ def test_a_run_records_what_it_unlearned_and_asks_the_base_once(start, tmp_path,
 
 @pytest.mark.recipe
 def test_without_an_adapter_nothing_is_unlearned(start, tmp_path):
-    assert main(start("method=base", "method.name=base", "forgetting.probes=[piqa]")) == 0
+    folder = start("method=base", "forgetting.probes=[piqa]")
+    assert main(folder) == 0
+    assert not (folder / "forgetting").exists(), "the same model was asked twice"
     (record,) = read_records(tmp_path / "records")
     scores = {one.metric: one.value for one in record.scores if one.task == "probes/forgetting"}
     assert scores["acc"] == scores["acc_before"]

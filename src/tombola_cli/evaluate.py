@@ -123,16 +123,13 @@ def read_request(words: Sequence[str], conf_dir: Path = CONF) -> Request:
 
 
 def _evaluate(request: Request, words: Sequence[str], conf_dir: Path) -> int:
-    from tombola_cli.config.compose import ConfigError
     from tombola_cli.main import tell
     from tombola_cli.past_run import find_run
     from tombola_cli.records import data_source, evaluation_id, find_ok
     from tombola_cli.run_folder import locked, write_config
 
     folder = find_run(request.run, request.runs)
-    config, problems = evaluation_config(request, folder, conf_dir)
-    if problems:
-        raise ConfigError(problems)
+    config = evaluation_config(request, folder, conf_dir)
     sources = {**config.pop("sources"), "data": data_source(config["task"])}
     identity = evaluation_id(config, sources)
     record = None if request.force else find_ok(request.evaluations, identity)
@@ -150,15 +147,16 @@ def _evaluate(request: Request, words: Sequence[str], conf_dir: Path) -> int:
         return evaluate(place)
 
 
-def evaluation_config(request: Request, folder: Path, conf_dir: Path = CONF) -> tuple[dict[str, Any], list[str]]:
-    """The run's config with the other task in it, and a line for each reason why its model cannot be asked that.
+def evaluation_config(request: Request, folder: Path, conf_dir: Path = CONF) -> dict[str, Any]:
+    """The run's config with the task in it that is asked.
 
     Raises:
         PastRunError: the run has not finished.
+        ConfigError: a line for each reason why its model cannot be asked that.
     """
     from tombola_cli.config.allowed import target_faults
     from tombola_cli.config.check import range_faults, role_faults
-    from tombola_cli.config.compose import examine
+    from tombola_cli.config.compose import ConfigError, examine
     from tombola_cli.config.machine import lacking_to_evaluate
     from tombola_cli.past_run import checksum, run_config, unfinished
     from tombola_cli.run_folder import FINISHED
@@ -167,6 +165,8 @@ def evaluation_config(request: Request, folder: Path, conf_dir: Path = CONF) -> 
     if not (folder / FINISHED).exists():
         raise unfinished(folder, run)
     composed, problems = examine(["recipe=null", *request.words], conf_dir)
+    if problems:
+        raise ConfigError(problems)
     typed = [word.partition("=")[0].split(".") for word in request.words]
     task = composed["task"]
     if task["name"] == run["task"]["name"]:
@@ -182,9 +182,11 @@ def evaluation_config(request: Request, folder: Path, conf_dir: Path = CONF) -> 
         "records": {"dir": request.evaluations},
         "evaluated": {"run": folder.name, "saved": checksum(saved)},
     }
-    if not problems:
-        problems = [*target_faults(config), *range_faults(config), *role_faults(config), *_head_faults(run, task)]
-    return config, problems or lacking_to_evaluate(config)
+    misfit = role_faults(config) or _head_faults(run, task)
+    problems = [*target_faults(config), *range_faults(config), *misfit] or lacking_to_evaluate(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def _head_faults(run: dict[str, Any], task: dict[str, Any]) -> list[str]:
