@@ -251,3 +251,18 @@ def test_killed_with_its_run(start, repository):
     _, alive = psutil.wait_procs(children, timeout=20)
     assert children
     assert not alive
+
+
+@pytest.mark.recipe
+def test_two_ranks_ask_once_and_write_one_record(tmp_path, data_dir, repository):
+    words = ["model=tiny_llama", "method=lora", "training=smoke", "launch=ddp", "launch.nproc=2"]
+    words += [f"runs.dir={tmp_path / 'runs'}", f"records.dir={tmp_path / 'records'}", "forgetting=probes"]
+    words += [f"forgetting.data_dir={data_dir}", "forgetting.checksums=null", "forgetting.probes=[piqa]"]
+    done = subprocess.run(
+        [sys.executable, "train.py", *words], cwd=repository, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = read_records(tmp_path / "records")
+    assert record.cost["world_size"] == 2
+    assert sum(one.task == "probes/forgetting" for one in record.scores) == 6
+    assert len(list((tmp_path / "runs").rglob("job.json"))) == 2

@@ -62,8 +62,12 @@ class BeforeAfter:
 
     def before(self) -> Result:
         """What the base model answers; kept in `before` beside the runs, under a key of all that decides it."""
-        key = self._base_key()
-        return self._asked(self.folder.parent / "before" / key, key, saved=None)
+        place = self.base_place()
+        return self._asked(place, place.name, saved=None)
+
+    def base_place(self) -> Path:
+        """The folder of the base model's answers."""
+        return self.folder.parent / "before" / self._base_key()
 
     def after(self, saved: Path) -> Result:
         """What the model of a saved adapter or checkpoint answers; kept in the run's folder."""

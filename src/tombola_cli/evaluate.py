@@ -26,7 +26,7 @@ Ask a finished run's model any task. The run and its record stay as they are; th
   training.max_eval_rows=N        of each test set at most so many rows, evenly spaced; every row if not given
   training.eval_token_budget=N    padded tokens of one batch: lower it when memory runs out
   training.max_length=N           tokens of a row for a head; longer ones are cut
-  force=true         ask again although this very evaluation is recorded
+  force=true         ask the trained model again although this very evaluation is recorded
   runs.dir=DIR       where the runs are, as for train.py
   evaluations.dir=DIR             where the record goes; results/evaluations if not given
 
@@ -126,7 +126,7 @@ def _evaluate(request: Request, words: Sequence[str], conf_dir: Path) -> int:
     from tombola_cli.main import tell
     from tombola_cli.past_run import find_run
     from tombola_cli.records import data_source, evaluation_id, find_ok
-    from tombola_cli.run_folder import locked, write_config
+    from tombola_cli.run_folder import FINISHED, locked, write_config
 
     folder = find_run(request.run, request.runs)
     config = evaluation_config(request, folder, conf_dir)
@@ -138,8 +138,10 @@ def _evaluate(request: Request, words: Sequence[str], conf_dir: Path) -> int:
         return 0
     place = folder / "evaluations" / identity.removeprefix(f"{folder.name}-on-")
     with locked(place):
-        if request.force:
-            shutil.rmtree(place / "answers", ignore_errors=True)
+        if request.force and (place / FINISHED).exists():  # not one that was cut off, which goes on
+            for kept in (place / "answers", folder / "forgetting"):
+                shutil.rmtree(kept, ignore_errors=True)
+            (place / FINISHED).unlink()
         write_config(place, run_id=identity, config=config, sources=sources, command=["eval.py", *words])
         print(f"evaluation {identity} in {place}", flush=True)
         from tombola.evaluate import main as evaluate  # torch from here on

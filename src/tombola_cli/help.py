@@ -8,7 +8,7 @@ from pathlib import Path
 from tombola_cli.config.choices import choices, purpose
 
 WIDTH = 110
-SHOWN = ("method", "model", "task", "training", "recipe", "launch", "log")
+SHOWN = ("method", "model", "task", "training", "recipe", "forgetting", "launch", "log")
 
 HEAD = """\
 tombola trains one model on one task by one method, scores it, and writes a record that a table can cite.
@@ -26,6 +26,8 @@ Fields one changes most (every field of --cfg job can be set the same way)
   method.config.density=0.01  share of each weight that a sparse method trains; method.kr for sparse adapters
   task.data_dir=DIR           read the task's files from a local folder
   task.test_sets=[ARC-e,OBQA] some of the test sets of math or commonsense; task.num_beams=1 decodes greedily
+  forgetting=probes           lm-eval's piqa, hellaswag, gsm8k before and after training; forgetting.data_dir=DIR for a
+                              local copy of their rows, forgetting.limit.gsm8k=100 for the first rows only
   model.path=DIR              read the model from a local folder
   launch.nproc=2              processes, with launch=ddp, zero2 or zero3
   evaluation.generate=vllm    texts by vLLM on a GPU, greedy, from merged weights; evaluation.vllm_python=PYTHON
@@ -49,6 +51,7 @@ Three worked examples
        python train.py -m method=lora,bola seed=0,1,2
 
 A run's id comes from all that decides its result. runs/<id>/ keeps its work, results/records/<id>.json its scores.
+python eval.py --help             asks a finished run's model any task
 python scripts/export.py --help   gives a run's adapter away: PEFT's own, stock SHiRA, or a merged checkpoint
 """
 

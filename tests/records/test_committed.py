@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tombola_cli.records import read_record, run_id
+from tombola_cli.records import evaluation_id, read_record, run_id
 
 ABSOLUTE_PATH = re.compile(r"""(?<![^\s=,'"\[({])(?:/|[A-Z]:\\)[\w.]""")
 
@@ -27,8 +27,21 @@ def test_ids_are_still_what_todays_code_computes(files):
         assert re.fullmatch(rf"{re.escape(record.id)}(\.\d+)?\.json", path.name)
 
 
-def test_no_record_has_an_absolute_path(files):
-    for path in files:
+@pytest.fixture(scope="module")
+def evaluations(repository):
+    return sorted((repository / "results" / "evaluations").glob("*.json"))
+
+
+def test_ids_of_evaluations_are_still_what_todays_code_computes(evaluations):
+    for path in evaluations:
+        record = read_record(path)
+        identity = evaluation_id(record.config, record.provenance["model"])
+        assert record.id == identity, f"{path.name}: was a field added to its task? it belongs outside while off"
+        assert re.fullmatch(rf"{re.escape(record.id)}(\.\d+)?\.json", path.name)
+
+
+def test_no_record_has_an_absolute_path(files, evaluations):
+    for path in [*files, *evaluations]:
         assert ABSOLUTE_PATH.search(json.dumps(json.loads(path.read_text()))) is None, path.name
 
 

@@ -26,11 +26,19 @@ def test_rows_are_read_by_probe_and_split(folder):
 
 
 def test_a_context_that_is_not_divided_is_all_of_the_first_part(folder):
-    divided = {**HELLASWAG[1], "ctx_a": "A man stands.", "ctx_b": "he", "ctx": "A man stands. he"}
+    divided = {
+        **HELLASWAG[1],
+        "ctx_a": "A man stands.",
+        "ctx_b": "he",
+        "ctx": "A man stands. he",
+        "label": "1",
+        "ind": 7,
+    }
     write_rows(folder / "hellaswag.validation.jsonl.gz", [HELLASWAG[0], divided])
     whole, halves = Probes(data_dir=str(folder), probes=["hellaswag"]).rows["hellaswag"]["validation"]
     assert (whole["ctx_a"], whole["ctx_b"]) == (HELLASWAG[0]["ctx"], "")
     assert (halves["ctx_a"], halves["ctx_b"]) == ("A man stands.", "he")
+    assert (halves["label"], "ind" in halves) == (1, False)
 
 
 def test_only_the_files_of_the_probes_that_are_asked_are_read(folder):

@@ -92,7 +92,9 @@ class Probes:
             if fault := FAULTS[probe](row):
                 raise DataError(f"{self.name}: {path} row {number} has {fault}")
         self._check_sum(path, file, len(rows))
-        return [_with_contexts(row) for row in rows] if probe == "hellaswag" else rows
+        if probe == "hellaswag":
+            return [_with_contexts(row) for row in rows]
+        return [{field: row[field] for field in fields} for row in rows]
 
     def _check_sum(self, path: Path, file: str, rows: int) -> None:
         expected = self.checksums.get(file)
@@ -127,5 +129,10 @@ FAULTS = {"piqa": _piqa_fault, "hellaswag": _hellaswag_fault, "gsm8k": _gsm8k_fa
 
 
 def _with_contexts(row: dict[str, Any]) -> dict[str, Any]:
-    """lm-eval joins `ctx_a` and the capitalised `ctx_b`; where a copy keeps only `ctx`, all of it is the former."""
-    return {"ctx_a": row["ctx"], "ctx_b": "", **row}
+    """lm-eval joins `ctx_a` and the capitalised `ctx_b`; where a copy keeps only `ctx`, all of it is the former.
+
+    Other fields are left out: they differ between copies, and a column of mixed types could not be read.
+    """
+    divided = {"ctx_a": row["ctx_a"], "ctx_b": row["ctx_b"]} if {"ctx_a", "ctx_b"} <= row.keys() else {}
+    told = {"activity_label": row["activity_label"], "ctx": row["ctx"], "endings": row["endings"]}
+    return {"ctx_a": row["ctx"], "ctx_b": "", **divided, **told, "label": int(row["label"])}
