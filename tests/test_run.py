@@ -68,7 +68,7 @@ def test_the_densities_of_a_search_are_recorded_and_drawn(start: Any, tmp_path: 
     assert all(0 <= density <= 1 for density in densities.values())
     assert record.ticket["evaluations"] <= 1 + 5 * 4
     assert (folder / "densities.png").stat().st_size > 1000
-    assert set(record.cost["seconds"]) == {"head", "train", "evaluation"}
+    assert set(record.cost["seconds"]) == {"head", "densities", "train", "evaluation"}
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 from tombola.tasks import DataError, Math, encode, prompt_ids
 from tombola.tasks.alpaca import alpaca_prompt
 from tombola.tasks.math_answers import (
-    ENDS_RESPONSE,
     letter_as_paper,
     letter_strict,
     number_as_paper,
     number_strict,
 )
+from tombola.tasks.responses import ENDS_RESPONSE
 
 
 def test_rows_and_suites(math_folder):

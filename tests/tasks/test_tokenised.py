@@ -5,7 +5,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from tokenizers import pre_tokenizers
 
 from tombola.tasks import DataError, Example, Generation, Shot, TextFormat, encode, encoding, tokenised
@@ -147,9 +149,11 @@ def test_a_folder_that_cannot_be_written_stops_nothing(byte_tokenizer, tmp_path,
 
 def test_few_rows_and_processors_of_images_are_not_kept(byte_tokenizer, folder):
     rows(byte_tokenizer, examples=EXAMPLES[:19])
-    images = [Example("", 0, 0, image=number) for number in range(30)]
-    found = tokenised(task(), images, lambda images, **_: {"pixel_values": [images]}, max_length=9)
-    assert [row["pixel_values"] for row in found] == list(range(30))
+    images = [Example("", number, 0, image=np.full((2, 3, 3), number, np.uint8)) for number in range(30)]
+    found = tokenised(
+        task(), images, lambda images, **_: {"pixel_values": [torch.from_numpy(np.asarray(images))]}, max_length=9
+    )
+    assert [row["label"] for row in found] == list(range(30))
     assert not folder.exists()
 
 
