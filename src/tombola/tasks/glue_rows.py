@@ -79,10 +79,8 @@ class GlueFiles:
                 raise DataError(f"{where} has {len(cells)} columns; expected {len(names)}: {', '.join(names)}")
 
     def _parquet(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        try:
-            from pyarrow import ArrowException, parquet  # for the hub's files alone
-        except ImportError as error:
-            raise DataError(f'{self.task}: {path} needs pyarrow: pip install "tombola[hub]"') from error
+        from pyarrow import ArrowException, parquet  # comes with datasets; for the hub's files alone
+
         try:
             table = parquet.read_table(BytesIO(read_bytes(self.task, path)))
         except (ArrowException, OSError) as error:

@@ -31,7 +31,7 @@ def missing(config: dict[str, Any]) -> list[str]:
 def lacking_to_evaluate(config: dict[str, Any]) -> list[str]:
     """A line for each thing that a model trained by this config needs to be asked its task."""
     task = config["task"]
-    lines = [*_own_packages(config), *_local_data(task, "task")]
+    lines = [*_method_packages(config), *_local_data(task, "task")]
     if task["kind"] == "probe":
         lines += _probe_faults(task, f"task={task['name']}", "task")
     web_data, weights = _web_data(task), _weights(config["model"])
@@ -50,13 +50,9 @@ def _launch_packages(config: dict[str, Any]) -> Iterator[str]:
         yield f'log={tracker}: {tracker} is not installed; pip install "tombola[{tracker}]", or take log=none'
 
 
-def _own_packages(config: dict[str, Any]) -> Iterator[str]:
-    """Of the method, and of the task."""
+def _method_packages(config: dict[str, Any]) -> Iterator[str]:
     if str(config["method"]["_target_"]).endswith(".Qlora") and not _installed("bitsandbytes"):
         yield 'method=qlora: bitsandbytes is not installed; pip install "tombola[quantised]", or take method=lora'
-    task = config["task"]
-    if task.get("web") and not task.get("data_dir") and not _installed("pyarrow"):
-        yield f'task={task["name"]}: pyarrow is not installed; pip install "tombola[hub]", or type task.data_dir=DIR'
 
 
 def _probe_faults(probes: dict[str, Any], typed: str, group: str) -> Iterator[str]:

@@ -119,11 +119,6 @@ def test_files_of_the_web_with_names_of_their_own(monkeypatch, tmp_path):
             'forgetting=probes: lm-eval is not installed; pip install "tombola[eval]"',
         ),
         (["log=tensorboard"], "tensorboard", 'pip install "tombola[tensorboard]"'),
-        (
-            ["task=glue/rte"],
-            "pyarrow",
-            'task=glue/rte: pyarrow is not installed; pip install "tombola[hub]", or type ta',
-        ),
     ],
 )
 def test_a_package_that_is_not_installed(monkeypatch, probe_files, words, package, line):
