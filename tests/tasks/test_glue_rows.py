@@ -22,6 +22,7 @@ COLA = GlueFiles(
 )
 STSB = GlueFiles("glue/stsb", {"text": "sentence1", "pair": "sentence2", "label": "score"}, score_range=[0.0, 5.0])
 RTE_TEXT = "index\tsentence1\tsentence2\tlabel\n0\tA cat.\tAn animal.\tentailment\n1\tA cat.\tA dog.\tnot_entailment\n"
+TURNED = "".join("\t".join(line.split("\t")[::-1]) + "\n" for line in RTE_TEXT.splitlines())
 RTE_ROWS = [LabelledText("A cat.", "An animal.", 0), LabelledText("A cat.", "A dog.", 1)]
 
 
@@ -39,8 +40,8 @@ def write(folder, text, name="train.tsv"):
         (RTE_TEXT, "train.tsv.gz"),
         (RTE_TEXT.removesuffix("\n"), "train.tsv"),
         (RTE_TEXT.replace("\n", "\r\n"), "train.tsv"),
-        ("\ufeff" + RTE_TEXT, "train.tsv"),
-        ("".join("\t".join(line.split("\t")[::-1]) + "\n" for line in RTE_TEXT.splitlines()), "train.tsv"),
+        ("\ufeff" + TURNED, "train.tsv"),
+        (TURNED, "train.tsv"),
     ],
     ids=["plain", "gz", "no last newline", "carriage returns", "byte order mark", "other order of columns"],
 )
