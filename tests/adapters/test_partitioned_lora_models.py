@@ -130,7 +130,8 @@ def test_the_file_holds_factors_and_rows_and_nothing_else(tmp_path):
         "b.weight": ("F32", 8, 4),
         "minor_a.weight": ("F32", 2, 32),
         "minor_b.weight": ("F32", 24, 2),
-        "rows": ("I32", 8),
+        "rows": ("I64", 8),
+        "minor_rows": ("I64", 24),
     }
     assert found == {stem.format(n) + part: shape for n in (0, 1) for part, shape in parts.items()}
 

@@ -199,7 +199,7 @@ class Matrix:
         recipe, trainer = self.method(method, family, seed), self.trainer(family, folder, seed)
         model = recipe.fit(load(family, seed), HookedTrainer(trainer, hook) if hook else trainer)
         recipe.save(model, folder / recipe.saved_in)
-        phases = {phase: history.steps for phase, history in trainer.histories.items()}
+        phases = {phase: history.steps for phase, history in trainer.histories.items() if history.steps}
         return Run(recipe, model, folder / recipe.saved_in, phases)
 
     def untrained(self, method: str, family: str) -> torch.nn.Module:
