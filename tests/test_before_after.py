@@ -46,6 +46,13 @@ def test_scores_are_after_before_and_the_difference():
     )
 
 
+def test_scores_of_other_rows_are_not_compared():
+    other = result(0.5, 1.0)
+    other["probes"]["piqa"]["rows"] = "cd"
+    with pytest.raises(ProbesFailed, match="piqa: other rows after than before; remove the base's answers"):
+        before_after.scores("probes/forgetting", result(0.75, 0.5), other)
+
+
 def test_the_protocol_is_told():
     told = before_after.protocol(result(0, 0), result(0, 0))
     assert told["lm_eval"] == "0.4.13"

@@ -29,7 +29,9 @@ JOB, RESULT = "job.json", "result.json"
 SOURCES = Path(__file__).resolve().parents[1]
 ASKED = ("probes", "limit", "shots", "chat_template", "batch_size")
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "lm-eval")  # what can change a likelihood's last bits
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# What a launcher tells its ranks; lm-eval's process is none of them.
+RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_")
+RANKS += ("TORCHELASTIC_", "ACCELERATE_")
 SAID = 1  # the exit status after a line on what is wrong
 POLL_SECONDS = 2
 
@@ -100,9 +102,14 @@ class BeforeAfter:
 
 
 def scores(name: str, before: Result, after: Result) -> list[Score]:
-    """Of each probe and metric: the trained model's score, the base's (`_before`), and how much it moved."""
+    """Of each probe and metric: the trained model's score, the base's (`_before`), and how much it moved.
+
+    Raises ProbesFailed where the hub's rows changed in between.
+    """
     found = []
     for probe, asked in after["probes"].items():
+        if asked["rows"] != before["probes"][probe]["rows"]:
+            raise ProbesFailed(f"{probe}: other rows after than before; remove the base's answers, they are asked anew")
         for metric, value in asked["metrics"].items():
             base = before["probes"][probe]["metrics"][metric]
             numbers = {metric: value, f"{metric}_before": base, f"{metric}_difference": value - base}
@@ -145,7 +152,7 @@ def device() -> str:
 
 def _run(place: Path) -> None:
     """The child to its end, with signals passed on."""
-    environment = {name: value for name, value in os.environ.items() if name not in RANKS}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(RANKS)}
     paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "TQDM_DISABLE": "1"}  # one bar of our own is enough
     child = subprocess.Popen(

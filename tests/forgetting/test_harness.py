@@ -12,7 +12,9 @@ from lm_eval.tasks import TaskManager
 
 from tombola.forgetting import ask_probes, write_task_files
 from tombola.forgetting.language_model import KeptAnswers
+from tombola.models import load_host
 from tombola.tasks import DataError, Probes
+from tombola_cli.config.compose import compose
 
 CHAT = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
@@ -148,3 +150,21 @@ def test_rows_of_the_hub_that_cannot_be_fetched(llama, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=r"piqa's rows cannot be fetched \(.*\); give a local copy, data_dir=DIR"):
         ask_probes(llama.net, llama.processor, Probes(probes=["piqa"]), tmp_path, of="x")
+
+
+@pytest.mark.recipe
+def test_a_real_model_on_real_rows(data_folder, tmp_path):
+    """A few rows; results/forgetting has 1,838 of PIQA, 500 of HellaSwag and 20 of GSM8K."""
+    host = load_host(compose(["model=smollm2_135m"])["model"], kind="probe", labels=0, seed=0)
+    few = {"piqa": 6, "hellaswag": 3, "gsm8k": 1}
+    asked = Probes(data_dir=str(data_folder / "lm_eval"), limit=few, shots={"gsm8k": 5}, batch_size=4)
+    ask_probes(host.net, host.processor, asked, tmp_path, of="x")
+    one_by_one = {}
+    for probe, limit in few.items():
+        only = Probes(data_dir=asked.data_dir, probes=[probe], shots=asked.shots, batch_size=4)
+        one_by_one |= by_lm_eval(host, only, tmp_path / probe, limit=limit)["samples"]
+    for probe, limit in few.items():
+        theirs = {sample["doc_id"]: [one[0] for one in sample["resps"]] for sample in one_by_one[probe]}
+        said = [row["said"] for row in lines(tmp_path, probe)]
+        assert len(said) == limit
+        assert said == [[list(one) if isinstance(one, tuple) else one for one in theirs[n]] for n in range(limit)]
