@@ -184,6 +184,11 @@ def test_in_bfloat16_both_ways_are_as_near_to_the_exact_as_each_other():
         errors[way] = [float((one.detach().double() - other).norm() / other.norm()) for one, other in pairs]
         assert {factor.grad.dtype for factor in layer.factors} == {torch.float32}
         assert y.dtype == x.grad.dtype == torch.bfloat16
+        leaves = [factor.detach().double().requires_grad_() for factor in layer.factors]
+        partitioned_lora(x.detach().double(), Factors(*leaves), layer.partition).backward(grad.double())
+        for factor, leaf in zip(layer.factors, leaves, strict=True):
+            # 2^-9 of rounding in the gradient itself, and as much in each of what it is a product of
+            assert (factor.grad - leaf.grad).norm() < 2**-7 * leaf.grad.norm()
     for joined, added in zip(errors["joined"], errors["added"], strict=True):
         assert joined < 1.2 * added < 0.01
 
