@@ -141,6 +141,14 @@ def test_rows_of_the_hub_without_text_are_counted(hub_cache):
     assert task.data_note.endswith("; 2 rows without a source or a target are left out")
 
 
+def test_a_split_of_another_name(hub_cache):
+    hub_cache(REPO, {"data/train-00000-of-00001.parquet": flat(_2={"split": "dev"})})
+    with pytest.raises(
+        DataError, match=r"main row 2 of those of one has split = 'dev'; expected train, validation, test"
+    ):
+        of_hub()
+
+
 def test_a_task_that_the_hub_does_not_have(hub_cache):
     untrained = flat().filter(lambda row: row["task_name"] != "two" or row["split"] == "test")
     hub_cache(REPO, {"data/train-00000-of-00001.parquet": untrained})

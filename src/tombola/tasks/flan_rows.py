@@ -48,7 +48,7 @@ def hub_task_rows(task: str, url: str | None, wanted: Sequence[str]) -> tuple[Ro
         raise DataError(f"{task}: no pinned source: type task.data_dir=DIR, a folder with tasks.json")
     columns = ["task_name", "source", "target", "split"]
     table, commit = hub_rows(task, url, HUB_FILES, columns=columns, filters=[("task_name", "in", list(wanted))])
-    rows, left_out = _sorted_out(table, wanted)
+    rows, left_out = _sorted_out(task, url, table, wanted)
     for split in SPLITS:
         for name in wanted:
             if not rows[split][name]:
@@ -57,10 +57,13 @@ def hub_task_rows(task: str, url: str | None, wanted: Sequence[str]) -> tuple[Ro
     return rows, f"rows of {url} at commit {commit}{without}"
 
 
-def _sorted_out(table: Iterable[Mapping[str, Any]], wanted: Sequence[str]) -> tuple[Rows, int]:
+def _sorted_out(task: str, url: str, table: Iterable[Mapping[str, Any]], wanted: Sequence[str]) -> tuple[Rows, int]:
     rows: Rows = {split: {name: [] for name in wanted} for split in SPLITS}
     left_out = 0
-    for row in table:
+    for number, row in enumerate(table):
+        if row["split"] not in rows:
+            where = f"{url} row {number} of those of {', '.join(wanted)}"
+            raise DataError(f"{task}: {where} has split = {row['split']!r}; expected {', '.join(SPLITS)}")
         if not (row["source"] or "").strip() or not (row["target"] or "").strip():
             left_out += 1
         else:
