@@ -4,10 +4,10 @@ Both groups' factors are put side by side into one A (R, in) and, each row at it
 R = r + r_minor. The products are LoRA's, of rank R; the scales are on A x^T. Backward joins them again. It keeps x,
 which the layers that share it share, and r numbers for each token, as LoRA does; nothing is ever of the weight's size.
 
-Precision: products are in the factors' dtype, float32 at least; x A^T, the output's gradient times B and the factors are
-rounded to the base layer's dtype before the products that it accumulates. With a bfloat16 weight and input all products
-are in bfloat16 (summed in float32 inside), as inside autocast they are in its dtype: half of the time, and the factors'
-gradients are rounded to 2^-9 of themselves.
+Precision: products are in the factors' dtype, float32 at least; x A^T, the output's gradient times B and the factors
+are rounded to the base layer's dtype before the products that it accumulates. With a bfloat16 weight and input all
+products are in bfloat16 (summed in float32 inside), as inside autocast they are in its dtype: half of the time, and
+the factors' gradients are rounded to 2^-9 of themselves.
 """
 
 from typing import Any, NamedTuple
