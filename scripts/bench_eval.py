@@ -6,7 +6,7 @@
    against plain ones. Both have the rows of the same optimizer batches.
 
 The model is SmolLM2-135M, on the CPU. What is compared takes turns, a batch or a few at a time, so that whatever else
-the machine does meets both. Rates are by the clock; ratios are given by the clock and by this process's CPU time.
+the machine does meets both. Ratios are medians over the turns, by the clock and by this process's CPU time.
 
     TOMBOLA_DATA=DIR python scripts/bench_eval.py [--rows 300] [--prompts 100] [--steps 3] [--out results/bench]
 """

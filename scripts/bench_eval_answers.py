@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,30 +26,42 @@ from tombola.tasks.alpaca import alpaca_prompt
 BATCHES_A_TURN = 4  # of choosing: a turn of each way takes some seconds
 
 
-class Clock:
-    """Seconds by the clock and of this process's CPU that calls took."""
+class Turns:
+    """Two ways of doing the same work, by turns: seconds by the clock and of this process's CPU, of every turn."""
 
     def __init__(self) -> None:
-        self.wall = self.cpu = 0.0
+        self.wall: tuple[list[float], list[float]] = ([], [])
+        self.cpu: tuple[list[float], list[float]] = ([], [])
 
-    def __call__(self, do: Callable[[], Any]) -> Any:
-        """What `do` gives."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        done = do()
-        self.wall += time.perf_counter() - wall
-        self.cpu += time.process_time() - cpu
-        return done
+    def __call__(self, ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[Any, Any]:
+        """What both give; who goes first changes from turn to turn."""
+        pair = [(0, ours), (1, theirs)]
+        done: list[Any] = [None, None]
+        for which, do in pair if len(self.wall[0]) % 2 == 0 else pair[::-1]:
+            wall, cpu = time.perf_counter(), time.process_time()
+            done[which] = do()
+            self.wall[which].append(time.perf_counter() - wall)
+            self.cpu[which].append(time.process_time() - cpu)
+        return done[0], done[1]
 
-    def told(self, examples: int) -> dict[str, float]:
-        """For the report."""
-        return {"seconds": self.wall, "cpu_seconds": self.cpu, "examples_per_second": examples / self.wall}
+    def told(self, examples: int) -> dict[str, Any]:
+        """Their time by ours: quartiles over the turns, by the clock and by CPU time; and examples a second of both."""
+        rates = [examples / sum(seconds) for seconds in self.wall]
+        cpu_rates = [examples / sum(seconds) for seconds in self.cpu]
+        return {
+            "examples": examples,
+            "turns": len(self.wall[0]),
+            "examples_per_second": {"ours": rates[0], "theirs": rates[1]},
+            "examples_per_cpu_second": {"ours": cpu_rates[0], "theirs": cpu_rates[1]},
+            "ratio_quartiles": _quartiles(*self.wall),
+            "cpu_ratio_quartiles": _quartiles(*self.cpu),
+            "seconds": {"ours": sum(self.wall[0]), "theirs": sum(self.wall[1])},
+        }
 
 
-def in_turn(number: int, ours: Callable[[], Any], theirs: Callable[[], Any], clocks: Sequence[Clock]) -> list[Any]:
-    """The results of both, who goes first taking turns."""
-    pair = [(0, ours), (1, theirs)]
-    done = {which: clocks[which](do) for which, do in (pair if number % 2 == 0 else pair[::-1])}
-    return [done[0], done[1]]
+def _quartiles(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    ratios = [other / mine for mine, other in zip(ours, theirs, strict=True)]
+    return statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
 
 
 def choosing(host: Host, data: Path, asked: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -82,22 +95,14 @@ def choosing(host: Host, data: Path, asked: argparse.Namespace, console: Console
     parts = [order[start : start + step] for start in range(0, len(order), step)]
     for do in (ours, theirs):
         do(parts[-1][:1])
-    clocks = Clock(), Clock()
+    turns = Turns()
     same, apart = 0, 0.0
-    for number, part in enumerate(track(parts, "choosing", console=console)):
-        mine, others = in_turn(number, lambda: ours(part), lambda: theirs(part), clocks)  # noqa: B023
+    for part in track(parts, "choosing", console=console):
+        mine, others = turns(lambda: ours(part), lambda: theirs(part))  # noqa: B023
         for one, other in zip(mine, others, strict=True):
             same += likeliest(one) == likeliest(other)
             apart = max(apart, *(abs(a - b) for a, b in zip(one, other, strict=True)))
-    return {
-        "examples": len(rows),
-        "ours": clocks[0].told(len(rows)),
-        "lm_eval": clocks[1].told(len(rows)),
-        "ratio": clocks[1].wall / clocks[0].wall,
-        "cpu_ratio": clocks[1].cpu / clocks[0].cpu,
-        "same_choices": same,
-        "largest_difference": apart,
-    }
+    return {**turns.told(len(rows)), "same_choices": same, "largest_difference": apart}
 
 
 def generating(host: Host, data: Path, asked: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -118,24 +123,15 @@ def generating(host: Host, data: Path, asked: argparse.Namespace, console: Conso
         return spoken(whole[0, len(ids) :].tolist(), ends, host.processor)
 
     batches = token_batches([Size(1, alike=len(ids)) for ids in prompts], asked.batch)
-    clocks = Clock(), Clock()
+    turns = Turns()
     different = []
     with evaluating(host.net):
-        for number, batch in enumerate(track(batches, "generating", console=console)):
-            mine, others = in_turn(
-                number,
+        for batch in track(batches, "generating", console=console):
+            mine, others = turns(
                 lambda: continuations(host.net, [prompts[i] for i in batch], host.processor, generation),  # noqa: B023
                 lambda: [alone(prompts[i]) for i in batch],  # noqa: B023
-                clocks,
             )
             pairs = zip(batch, mine, others, strict=True)
             different += [{"row": i, "ours": one, "alone": other} for i, one, other in pairs if one != other]
-    return {
-        "examples": len(prompts),
-        "prompt_tokens": [min(map(len, prompts)), max(map(len, prompts))],
-        "ours": clocks[0].told(len(prompts)),
-        "alone": clocks[1].told(len(prompts)),
-        "ratio": clocks[1].wall / clocks[0].wall,
-        "cpu_ratio": clocks[1].cpu / clocks[0].cpu,
-        "different": different,
-    }
+    lengths = [min(map(len, prompts)), max(map(len, prompts))]
+    return {**turns.told(len(prompts)), "prompt_tokens": lengths, "different": different}

@@ -13,9 +13,7 @@ def verdicts(result: dict[str, Any], part: str) -> list[list[str]]:
 
 def _choosing(found: dict[str, Any]) -> list[list[str]]:
     return [
-        *_rates(found, "lm_eval", "lm-eval's HFLM"),
-        _bar("choosing, times as many", found["ratio"], found["ratio"] >= CHOOSING, f">= {CHOOSING}"),
-        ["the same by CPU time", f"{found['cpu_ratio']:.2f}", "", ""],
+        *_rates(found, "lm-eval's HFLM", CHOOSING),
         _same("identical choices", found["same_choices"], found["examples"]),
         ["largest difference of a log-likelihood, nats", f"{found['largest_difference']:.1e}", "", ""],
     ]
@@ -23,9 +21,7 @@ def _choosing(found: dict[str, Any]) -> list[list[str]]:
 
 def _generating(found: dict[str, Any]) -> list[list[str]]:
     return [
-        *_rates(found, "alone", "one prompt at a time"),
-        _bar("generating, times as many", found["ratio"], found["ratio"] >= GENERATING, f">= {GENERATING:.0f}"),
-        ["the same by CPU time", f"{found['cpu_ratio']:.2f}", "", ""],
+        *_rates(found, "one prompt at a time", GENERATING),
         _same("identical strings", found["examples"] - len(found["different"]), found["examples"]),
     ]
 
@@ -33,28 +29,40 @@ def _generating(found: dict[str, Any]) -> list[list[str]]:
 def _padding(found: dict[str, Any]) -> list[list[str]]:
     lines = []
     for name, one in found.items():
-        step = one["step_seconds"]
+        steps = one["steps"]
+        per_step = {way: seconds / steps["examples"] for way, seconds in steps["seconds"].items()}
         lines += [
             [f"{name}: forwarded / useful tokens, one micro-batch", f"{one['plain']:.3f}", "", ""],
-            _bar(f"{name}: the same, ours", one["ours"], one["ours"] <= PADDING, f"<= {PADDING}", digits=3),
+            [f"{name}: the same, ours", *_held(one["ours"], one["ours"] <= PADDING, f"<= {PADDING}", digits=3)],
             [f"{name}: micro-batches a step, ours", f"{one['micro_batches_a_step']:.1f}", "", ""],
-            [f"{name}: seconds a step, ours / plain", f"{step['ours']:.1f} / {step['plain']:.1f}", "", ""],
-            [f"{name}: time of a step, ours / plain", f"{one['time_ratio']:.2f}", "", ""],
-            [f"{name}: the same by CPU time", f"{one['cpu_time_ratio']:.2f}", "", ""],
+            [f"{name}: seconds a step, ours / plain", f"{per_step['ours']:.1f} / {per_step['theirs']:.1f}", "", ""],
+            [f"{name}: a plain step's time / ours", _median(steps["ratio_quartiles"]), "", ""],
+            [f"{name}: the same by CPU time", _median(steps["cpu_ratio_quartiles"]), "", ""],
             [f"{name}: largest difference of a step's loss", f"{one['largest_loss_difference']:.1e}", "", ""],
         ]
     return lines
 
 
-def _rates(found: dict[str, Any], other: str, name: str) -> list[list[str]]:
+def _rates(found: dict[str, Any], other: str, least: float) -> list[list[str]]:
+    by_clock, by_cpu = found["examples_per_second"], found["examples_per_cpu_second"]
+    middle = found["ratio_quartiles"][1]
     return [
-        ["examples per second, ours", f"{found['ours']['examples_per_second']:.2f}", "", ""],
-        [f"examples per second, {name}", f"{found[other]['examples_per_second']:.2f}", "", ""],
+        ["examples per second, ours", f"{by_clock['ours']:.2f}", "", ""],
+        [f"examples per second, {other}", f"{by_clock['theirs']:.2f}", "", ""],
+        ["times as many, median of the turns", *_held(middle, middle >= least, f">= {least}")],
+        ["the same with quartiles", _median(found["ratio_quartiles"]), "", ""],
+        ["the same by CPU time", _median(found["cpu_ratio_quartiles"]), "", ""],
+        ["examples per CPU second, ours and theirs", f"{by_cpu['ours']:.2f}, {by_cpu['theirs']:.2f}", "", ""],
     ]
 
 
-def _bar(what: str, measured: float, held: bool, bar: str, digits: int = 2) -> list[str]:
-    return [what, f"{measured:.{digits}f}", bar, "held" if held else "missed"]
+def _median(quartiles: list[float]) -> str:
+    low, middle, high = quartiles
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _held(measured: float, held: bool, bar: str, digits: int = 2) -> list[str]:
+    return [f"{measured:.{digits}f}", bar, "held" if held else "missed"]
 
 
 def _same(what: str, same: int, examples: int) -> list[str]:

@@ -25,6 +25,8 @@ def test_examples_that_are_alike_go_together_and_the_longest_still_bounds_the_ba
     sizes = [Size(9, alike=2), Size(6, alike=5), Size(8, alike=2), Size(7, alike=5)]
     assert token_batches(sizes, token_budget=18) == [(3, 1), (0, 2)]
     assert token_batches(sizes, token_budget=13) == [(3,), (1,), (0,), (2,)]
+    later_is_longer = [Size(6, alike=5), Size(9, alike=4), Size(5, alike=3)]
+    assert token_batches(later_is_longer, token_budget=18) == [(0, 1), (2,)]
 
 
 def test_nothing_to_ask():
