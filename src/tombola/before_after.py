@@ -31,9 +31,9 @@ ASKED = ("probes", "limit", "shots", "chat_template", "batch_size")
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "lm-eval")  # what can change a likelihood's last bits
 # What a launcher tells its ranks; lm-eval's process is none of them.
 RANKS = (
-    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_"),
-    *("TORCHELASTIC_", "ACCELERATE_"),
-)
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_", "TORCHELASTIC_",
+    "ACCELERATE_",
+)  # fmt: skip
 SAID = 1  # the exit status after a line on what is wrong
 POLL_SECONDS = 2
 

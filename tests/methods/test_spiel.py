@@ -135,7 +135,13 @@ def test_nothing_of_the_search_is_saved(tmp_path):
 
 
 def test_an_optimizer_without_moments_needs_no_seeds(tmp_path):
-    fit(method(), tmp_path, optimizer="sgd", max_steps=3)
+    model, watched = fit(method(), tmp_path, optimizer="sgd", max_steps=ACCUMULATE)  # ends with a change of the support
+    for path, layer in sparse_layers(model).items():
+        before, after = watched.begun["train"].support[path], layer.support("default")
+        grown, values = ~torch.isin(after, before), layer.sparse_delta_values["default"].weight
+        assert grown.any()
+        assert not values[grown].any()
+        assert values[~grown].any()
 
 
 def test_the_share_that_changes():
