@@ -25,7 +25,7 @@ recipe: $(VENV)/.dev ## the slower tests: kills, two ranks, the full matrix, rea
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-bench: $(VENV)/.base ## time and bytes kept for backward: frozen floor, LoRA, DoRA, BoLA, in one interleaved run
+bench: $(VENV)/.base ## time and bytes of a training step: every kind of adapter, PEFT's and the frozen floor, in one interleaved run
 	@$(RUN) scripts/bench.py
 
 bench-eval: $(VENV)/.eval ## answers a second beside lm-eval and one prompt at a time, and padding; TOMBOLA_DATA=DIR

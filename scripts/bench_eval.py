@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "bench")
     options = parser.parse_args()
     console = Console()
-    if not os.environ.get("TOMBOLA_DATA"):
-        console.print(
-            "error: TOMBOLA_DATA is not set: it names the folder with lm_eval/ and llm_adapters/", style="red"
-        )
-        return 1
-    data = Path(os.environ["TOMBOLA_DATA"])
+    data = Path(os.environ.get("TOMBOLA_DATA") or "(not set)")
+    if not all((data / folder).is_dir() for folder in ("lm_eval", "llm_adapters")):
+        sys.exit(f"error: TOMBOLA_DATA={data}: expected a folder with lm_eval/ and llm_adapters/")
+    if find_spec("lm_eval") is None:
+        sys.exit('error: lm-eval is not installed; pip install "tombola[eval]", or type make bench-eval')
     model = compose(["model=smollm2_135m"])["model"]
     host = load_host(model, kind="generate", labels=0, seed=0)
     result: dict[str, Any] = {

@@ -4,35 +4,57 @@
 
 `run` is one of method=base: lm-eval's command line cannot load our adapters. Writes results/forgetting/MODEL.json and
 .md. What lm-eval logged is kept in runs/lm_eval, so that the comparison can be made again in seconds.
+
+Ends with 0 if every row was scored alike, 1 if not, 2 after a line on what is wrong.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))  # works before the package is installed
+if find_spec("lm_eval") is None:
+    sys.exit('error: lm-eval is not installed; pip install "tombola[eval]"')
 
 from rich.console import Console  # noqa: E402
 
-from tombola.before_after import BeforeAfter  # noqa: E402
+from tombola.before_after import BeforeAfter, ProbesFailed  # noqa: E402
 from tombola.forgetting import compared, write_task_files  # noqa: E402
 from tombola.models import load_host  # noqa: E402
-from tombola.tasks import Probes, load_task  # noqa: E402
-from tombola_cli.evaluate import evaluation_config, read_request  # noqa: E402
-from tombola_cli.past_run import find_run  # noqa: E402
-from tombola_cli.records import gather  # noqa: E402
+from tombola.tasks import DataError, Probes, load_task  # noqa: E402
+from tombola_cli.config.compose import ConfigError  # noqa: E402
+from tombola_cli.evaluate import EvaluationError, evaluation_config, read_request  # noqa: E402
+from tombola_cli.past_run import PastRunError, find_run, run_config  # noqa: E402
+from tombola_cli.records import RecordError, SourceError, gather  # noqa: E402
 
 OUT = REPOSITORY / "results" / "forgetting"
 
 
 def main(words: list[str]) -> int:
-    """0 if every row was scored alike."""
+    """The exit status."""
+    try:
+        return compare(words)
+    except ConfigError as error:
+        problems = error.problems
+    except (EvaluationError, PastRunError, RecordError, SourceError, DataError, ProbesFailed) as error:
+        problems = [str(error)]
+    for line in problems:
+        print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
+def compare(words: list[str]) -> int:
+    """0 if every row was scored alike, else 1."""
     request = read_request(["task=probes/forgetting", *words])
     folder = find_run(request.run, request.runs)
+    method = run_config(folder)["method"]["name"]
+    if method != "base":
+        raise EvaluationError(f"run={request.run} is of method={method}; expected one of method=base")
     config = evaluation_config(request, folder)
     asked = BeforeAfter.of(config, config["task"], folder)
     asked.before()
