@@ -12,6 +12,7 @@ from typing import Any
 
 from tombola_cli.config.choices import CONF
 from tombola_cli.config.nearest import did_you_mean
+from tombola_cli.help import print_help
 
 HELP = """\
 Ask a finished run's model any task. The run and its record stay as they are; the answers make a record of their own.
@@ -76,7 +77,7 @@ def main(argv: Sequence[str], conf_dir: Path = CONF) -> int:
     """The exit status: 0 recorded (or recorded before), 1 a mistake, 75 stopped by a signal with its answers kept."""
     words = list(argv)
     if {"-h", "--help"} & set(words):
-        print(HELP, end="")
+        print_help(HELP.rstrip())
         return 0
     # 0.1 s, which --help does without
     from tombola_cli.config.compose import ConfigError

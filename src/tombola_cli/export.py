@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola_cli.config.nearest import did_you_mean
+from tombola_cli.help import print_help
 from tombola_cli.past_run import find_run, run_config, runs_folder, unfinished
 
 HELP = """\
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0 written, 1 with one line on stderr that says what is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(words):
-        print(HELP, end="")
+        print_help(HELP.rstrip())
         return 0
     try:
         out = _export(read_request(words))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import textwrap
 from pathlib import Path
 
@@ -54,6 +56,14 @@ A run's id comes from all that decides its result. runs/<id>/ keeps its work, re
 python eval.py --help             asks a finished run's model any task
 python scripts/export.py --help   gives a run's adapter away: PEFT's own, stock SHiRA, or a merged checkpoint
 """
+
+
+def print_help(text: str) -> None:
+    """Prints it; a reader that has seen enough, as `head` has, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
 
 
 def help_text(conf_dir: Path) -> str:

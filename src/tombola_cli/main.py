@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola_cli.config.choices import CONF
-from tombola_cli.help import help_text
+from tombola_cli.help import help_text, print_help
 
 FLAGS = {"-h": "help", "--help": "help", "-m": "multirun", "--multirun": "multirun"}
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str], conf_dir: Path = CONF) -> int:
     except UsageError as error:
         return _complain([str(error)])
     if command.help:
-        print(help_text(conf_dir))
+        print_help(help_text(conf_dir))
         return 0
     # 0.1 s, which --help does without
     from tombola_cli.config.compose import ConfigError

@@ -1,3 +1,9 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
 from tombola_cli.config.choices import CONF, choices
 from tombola_cli.help import SHOWN, help_text
 
@@ -25,3 +31,14 @@ def test_its_examples_are_right():
     for words in examples:
         for job in expand(words, choices(CONF)):
             assert check(compose(job)) == [], job
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py", "scripts/export.py"])
+def test_a_reader_that_stops_early_is_no_error(repository, program):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, program, "--help"], cwd=repository, stdout=write_end, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, "")
