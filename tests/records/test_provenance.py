@@ -59,6 +59,14 @@ def test_gather_has_all_that_a_record_asks_for(root):
     assert found["command"] == "python train.py"
 
 
+def test_a_record_says_whether_compiled_code_ran(root):
+    assert gather(root=root, argv=["train.py"], model={}, data={})["compiled"] is False
+    built = root / "src" / "tombola" / "adapters" / "ops" / "_sparse_cpu.cpython-311-x86_64-linux-gnu.so"
+    built.parent.mkdir(parents=True)
+    built.touch()
+    assert gather(root=root, argv=["train.py"], model={}, data={})["compiled"] is True
+
+
 def test_nothing_of_the_machine_is_in_a_record(root, config):
     home = Path(os.environ["HOME"])
     config["task"]["data_dir"] = str(home / "data" / "glue")

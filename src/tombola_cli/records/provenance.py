@@ -36,6 +36,7 @@ def gather(
         "dirty": is_dirty(root),
         "packages": package_versions(),
         "hardware": hardware(gpus),
+        "compiled": is_compiled(root),
         "model": portable(dict(model), root=root),
         "data": portable(dict(data), root=root),
         "command": command(argv, root=root),
@@ -62,6 +63,11 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def is_compiled(root: Path) -> bool:
+    """Whether the C of sparse deltas was built: on a CPU its sums differ from torch's in the last bits."""
+    return any((root / "src" / "tombola" / "adapters" / "ops").glob("_sparse_cpu.*"))
 
 
 def hardware(gpus: Sequence[str] = ()) -> dict[str, Any]:

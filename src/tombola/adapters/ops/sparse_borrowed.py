@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tombola.adapters.ops.precision import autocast_dtype, without_autocast
+from tombola.adapters.ops.sparse_cpu import compiled, lend_tiles, restore_tiles, with_elements
 from tombola.adapters.ops.sparse_gradients import sparse_gradients
 from tombola.adapters.ops.sparse_support import Support, in_lines, put, scaled, scattered
 
@@ -95,6 +96,10 @@ def borrowed(
     # `.data` has a version counter of its own, so autograd nodes that saved the weight (a tied head) are not refused
     # in backward: to them it never changed.
     whole = weight.data.to(dtype).contiguous()
+    if compiled(whole, delta, support):
+        with _lent(whole, delta, support) as sum_of_both:
+            yield sum_of_both
+        return
     storage, lines = in_lines(whole, support.block), support.lines()
     originals = storage.index_select(0, lines)
     try:
@@ -102,3 +107,16 @@ def borrowed(
         yield whole
     finally:
         put(storage, lines, originals)
+
+
+@contextmanager
+def _lent(whole: Float[Tensor, "out in"], delta: Float[Tensor, "u *tile"], support: Support) -> Iterator[Tensor]:
+    """The same in compiled code, which makes a copy for elements: these lie in nearly every line of the weight."""
+    if support.block == 1:
+        yield with_elements(whole, delta, support)
+        return
+    saved = lend_tiles(whole, delta, support)
+    try:
+        yield whole
+    finally:
+        restore_tiles(whole, saved, support)

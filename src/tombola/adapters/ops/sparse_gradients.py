@@ -2,14 +2,15 @@
 
 For elements or tiles that are many or small, `G` is one dense product, which is gathered from and freed.
 
-Precision: `G` is a product in the activations' dtype (summed in float32 or wider inside, then rounded to that dtype);
-what follows is in the values' dtype, float32 at least.
+Precision: `G` is a product in the activations' dtype, summed in float32 or wider inside, then rounded to that dtype,
+which compiled code leaves out; what follows is in the values' dtype, float32 at least.
 """
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from tombola.adapters.ops.sparse_cpu import compiled_gradients, compiled_pays
 from tombola.adapters.ops.sparse_sampled import sampled_gradients, sampling_pays
 from tombola.adapters.ops.sparse_support import Support, take
 from tombola.adapters.ops.sparse_tiles import tile_gradients, tiles_pay
@@ -44,6 +45,8 @@ def sparse_gradients(
 
 def gradients_at(x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], support: Support) -> Float[Tensor, "u *tile"]:
     """grad^T x at the support, in the values' layout, by the cheapest way."""
+    if compiled_pays(x, support):
+        return compiled_gradients(x, grad, support)
     if tiles_pay(support, x.dtype):
         return tile_gradients(x, grad, support)
     if sampling_pays(x, support):
