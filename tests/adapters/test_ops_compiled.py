@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tombola.adapters.ops import Support, sparse_borrowed, sparse_cpu
+from tombola.adapters.ops import Support, compiled, sparse_borrowed, sparse_cpu
 from tombola.adapters.ops.sparse_cpu import compiled_gradients, compiled_pays, lend_tiles, restore_tiles, with_elements
 from tombola.adapters.ops.sparse_gradients import gradients_at
 from tombola.adapters.ops.sparse_support import take
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_compiled = pytest.mark.skipif(sparse_cpu.LIBRARY is None, reason="installed without a C compiler")
+needs_compiled = pytest.mark.skipif(compiled.LIBRARY is None, reason="installed without a C compiler")
 
 
 def support(out: int, columns: int, block: int, density: float) -> Support:
@@ -100,8 +100,8 @@ def test_the_sum_has_torchs_bits(block, dtype):
 @pytest.mark.parametrize("block", [1, 16])
 def test_a_layer_gives_the_same_with_and_without_compiled_code(block, dtype, monkeypatch):
     results = []
-    for library in (sparse_cpu.LIBRARY, None):
-        monkeypatch.setattr(sparse_cpu, "LIBRARY", library)
+    for library in (compiled.LIBRARY, None):
+        monkeypatch.setattr(compiled, "LIBRARY", library)
         chosen = support(96, 80, block, 0.1)
         x, weight = random(3, 40, 80, dtype=dtype).requires_grad_(), random(96, 80, dtype=dtype)
         values, before = random(*chosen.values_shape()).requires_grad_(), weight.clone()

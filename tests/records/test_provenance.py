@@ -61,7 +61,7 @@ def test_gather_has_all_that_a_record_asks_for(root):
 
 def test_a_record_says_whether_compiled_code_ran(root):
     assert gather(root=root, argv=["train.py"], model={}, data={})["compiled"] is False
-    built = root / "src" / "tombola" / "adapters" / "ops" / "_sparse_cpu.cpython-311-x86_64-linux-gnu.so"
+    built = root / "src" / "tombola" / "adapters" / "ops" / "_cpu.cpython-311-x86_64-linux-gnu.so"
     built.parent.mkdir(parents=True)
     built.touch()
     assert gather(root=root, argv=["train.py"], model={}, data={})["compiled"] is True

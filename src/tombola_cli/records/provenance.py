@@ -66,8 +66,8 @@ def package_versions() -> dict[str, str]:
 
 
 def is_compiled(root: Path) -> bool:
-    """Whether the C of sparse deltas was built: on a CPU its sums differ from torch's in the last bits."""
-    return any((root / "src" / "tombola" / "adapters" / "ops").glob("_sparse_cpu.*"))
+    """Whether the C of adapters/ops was built: on a CPU its sums differ from torch's in the last bits."""
+    return any((root / "src" / "tombola" / "adapters" / "ops").glob("_cpu.*"))
 
 
 def hardware(gpus: Sequence[str] = ()) -> dict[str, Any]:

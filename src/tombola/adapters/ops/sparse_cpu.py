@@ -1,38 +1,19 @@
-"""A sparse delta on a CPU in compiled code (`sparse_cpu.c`): its sum with the weight, and its gradient.
-
-For float32 and bfloat16. Where the package was installed without a C compiler, and for everything else, torch's
-operations do the same.
-"""
+"""A sparse delta on a CPU in compiled code (`sparse_cpu.c`): its sum with the weight, and its gradient."""
 
 import ctypes
-import importlib.util
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from tombola.adapters.ops.compiled import HALF, SPAN, call, is_compiled_for, numbers
 from tombola.adapters.ops.sparse_support import Support
 
-HALF = {torch.float32: 0, torch.bfloat16: 1}
 TILES = (16, 32, 64)  # sides that fill vector registers
-SPAN = 128  # of sparse_cpu.c
 
 
 class _Chosen(ctypes.Structure):
-    _fields_ = [("index", ctypes.c_void_p)] + [
-        (name, ctypes.c_int64) for name in ("units", "rows", "columns", "block", "half", "threads")
-    ]
-
-
-def _load() -> ctypes.CDLL | None:
-    found = importlib.util.find_spec("tombola.adapters.ops._sparse_cpu")
-    try:
-        return ctypes.CDLL(found.origin) if found and found.origin else None
-    except OSError:  # no OpenMP that torch has loaded for all
-        return None
-
-
-LIBRARY = _load()
+    _fields_ = numbers("index", "units", "rows", "columns", "block", "half", "threads")
 
 
 def compiled(matrix: Tensor, delta: Tensor, support: Support) -> bool:
@@ -93,15 +74,11 @@ def compiled_gradients(
 
 
 def _known(matrix: Tensor, support: Support) -> bool:
-    if LIBRARY is None or matrix.device.type != "cpu" or matrix.dtype not in HALF:
-        return False
-    return support.index is not None and support.block in (1, *TILES)
+    return is_compiled_for(matrix) and support.index is not None and support.block in (1, *TILES)
 
 
 def _call(function: str, *tensors: Tensor, tokens: int | None = None, support: Support) -> None:
     assert support.index is not None
     index, half = support.index.int().contiguous(), HALF[tensors[1].dtype]
     counts = (len(index), *support.shape, support.block, half, torch.get_num_threads())
-    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    numbers = [] if tokens is None else [ctypes.c_int64(tokens)]
-    getattr(LIBRARY, function)(*addresses, *numbers, ctypes.byref(_Chosen(index.data_ptr(), *counts)))
+    call(function, *tensors, *([] if tokens is None else [tokens]), _Chosen(index.data_ptr(), *counts))
