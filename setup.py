@@ -8,8 +8,8 @@ setup(
     ext_modules=[
         Extension(
             "tombola.adapters.ops._cpu",
-            [f"{OPS}/columns_cpu.c", f"{OPS}/sparse_cpu.c"],
-            depends=[f"{OPS}/cpu.h"],
+            [f"{OPS}/masked_cpu.c", f"{OPS}/partitioned_cpu.c", f"{OPS}/sparse_cpu.c"],
+            depends=[f"{OPS}/cpu.h", f"{OPS}/columns.h"],
             # Not linked with an OpenMP of its own: it finds torch's, and with it torch's threads, when it is loaded.
             extra_compile_args=["-O3", "-fopenmp", "-Wno-psabi"],
             optional=True,

@@ -4,9 +4,10 @@ from tombola.adapters.ops.additive import bola_additive
 from tombola.adapters.ops.borrowed import bola_borrowed
 from tombola.adapters.ops.delta import bola_delta
 from tombola.adapters.ops.factor import Kept, spread, stored
+from tombola.adapters.ops.joined import Factors, Partition, joined_a, joined_b, scale_ranks_
 from tombola.adapters.ops.masked_additive import masked_additive
 from tombola.adapters.ops.masked_fused import masked_fused
-from tombola.adapters.ops.partitioned import Factors, Partition, joined_a, joined_b, partitioned_lora, scale_ranks_
+from tombola.adapters.ops.partitioned import partitioned_lora
 from tombola.adapters.ops.selection import selected_blocks
 from tombola.adapters.ops.sparse_additive import sparse_additive
 from tombola.adapters.ops.sparse_borrowed import sparse_borrowed

@@ -14,6 +14,8 @@
 #define FOR_EACH_CPU
 #endif
 
+#define INLINE static inline __attribute__((always_inline)) /* into each of those versions */
+
 typedef float line __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t bits __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t half_line __attribute__((vector_size(32), aligned(2), may_alias));
@@ -32,4 +34,13 @@ static inline float from_half(uint16_t number) {
 static inline line loaded(const void *matrix, integer half, integer at) {
   if (!half) return *as_line((const float *)matrix + at);
   return (line)(__builtin_convertvector(*(const half_line *)((const uint16_t *)matrix + at), bits) << 16);
+}
+
+typedef float half_of_line __attribute__((vector_size(32)));
+typedef float quarter __attribute__((vector_size(16)));
+
+static inline float total(const line *sums) {
+  const half_of_line *halves = (const half_of_line *)sums, pair = halves[0] + halves[1];
+  const quarter *quarters = (const quarter *)&pair, four = quarters[0] + quarters[1];
+  return (four[0] + four[2]) + (four[1] + four[3]);
 }

@@ -53,7 +53,9 @@ class _Additive(torch.autograd.Function):
         ctx.save_for_backward(x, a, b, places_a, places_b)
         ctx.rest = (shape_a, dim_a, shape_b, dim_b, scale, dtype)
         delta = Masked(a, b, Kept(places_a, shape_a, dim_a), Kept(places_b, shape_b, dim_b), scale, dtype)
-        return nn.functional.linear(delta.through_a(x), delta.whole_b())
+        through_a, whole_b = delta.forward(x.reshape(-1, shape_a[1]))
+        out = nn.functional.linear(through_a.mul_(scale), whole_b)
+        return out.view(*x.shape[:-1], shape_b[0])
 
     @staticmethod
     @once_differentiable
@@ -64,6 +66,6 @@ class _Additive(torch.autograd.Function):
         flat_x, flat_grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         needs = ctx.needs_input_grad
         with without_autocast(grad.device.type):
-            through_b, for_a, for_b = delta.gradients(flat_x, flat_grad, needs[1:3])
-            for_x = (through_b @ delta.whole_a()).view_as(x).to(x.dtype) if needs[0] else None
+            through_b, whole_a, for_a, for_b = delta.backward(flat_x, flat_grad, needs[1:3])
+            for_x = (through_b @ whole_a).view_as(x).to(x.dtype) if needs[0] else None
         return for_x, for_a, for_b, *[None] * 8

@@ -54,7 +54,8 @@ class _Fused(torch.autograd.Function):
         ctx.rest = (shape_a, dim_a, shape_b, dim_b, scale)
         delta = Masked(a, b, Kept(places_a, shape_a, dim_a), Kept(places_b, shape_b, dim_b), scale, a.dtype)
         out = nn.functional.linear(x, weight, bias)
-        _add_product(out.view(-1, shape_b[0]), delta.through_a(x.reshape(-1, shape_a[1])), delta.whole_b().t())
+        through_a, whole_b = delta.forward(x.reshape(-1, shape_a[1]))
+        _add_product(out.view(-1, shape_b[0]), through_a, whole_b.t(), scale)
         return out
 
     @staticmethod
@@ -65,15 +66,17 @@ class _Fused(torch.autograd.Function):
         delta = Masked(a, b, Kept(places_a, shape_a, dim_a), Kept(places_b, shape_b, dim_b), scale, a.dtype)
         flat_x, flat_grad = x.reshape(-1, shape_a[1]), grad.reshape(-1, shape_b[0])
         needs = ctx.needs_input_grad
-        through_b, for_a, for_b = delta.gradients(flat_x, flat_grad, needs[3:5])
+        through_b, whole_a, for_a, for_b = delta.backward(flat_x, flat_grad, needs[3:5])
         for_x = None
         if needs[0]:
             for_x = flat_grad @ weight
-            _add_product(for_x, through_b, delta.whole_a())
+            _add_product(for_x, through_b, whole_a, 1.0)
             for_x = for_x.view_as(x)
         for_bias = flat_grad.sum(0) if needs[2] else None
         return for_x, None, for_bias, for_a, for_b, *[None] * 7
 
 
-def _add_product(to: Float[Tensor, "t n"], left: Float[Tensor, "t r"], right: Float[Tensor, "r n"]) -> None:
-    to.addmm_(left.to(to.dtype), right.to(to.dtype))
+def _add_product(
+    to: Float[Tensor, "t n"], left: Float[Tensor, "t r"], right: Float[Tensor, "r n"], scale: float
+) -> None:
+    to.addmm_(left.to(to.dtype), right.to(to.dtype), alpha=scale)

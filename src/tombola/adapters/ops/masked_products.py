@@ -10,9 +10,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tombola.adapters.ops.columns_cpu import times_factor, transposed_times
 from tombola.adapters.ops.compiled import is_compiled_for
 from tombola.adapters.ops.factor import Kept, spread, stored
+from tombola.adapters.ops.masked_cpu import Lines, masked_backward, masked_forward
+
+
+class Gradients(NamedTuple):
+    """The output's gradient times scale * B, and A with its zeros, whose product is x's gradient; and the factors' own.
+
+    With G = grad^T x the latter are scale * B^T G and scale * G A^T at what is stored.
+    """
+
+    through_b: Float[Tensor, "t r"]
+    whole_a: Float[Tensor, "r in"]
+    for_a: Float[Tensor, "*stored_a"] | None
+    for_b: Float[Tensor, "*stored_b"] | None
 
 
 class Masked(NamedTuple):
@@ -25,32 +37,19 @@ class Masked(NamedTuple):
     scale: float
     dtype: torch.dtype
 
-    def whole_a(self) -> Float[Tensor, "r in"]:
-        """A with its zeros."""
-        return spread(self.a.to(self.dtype), self.kept_a)
-
-    def whole_b(self) -> Float[Tensor, "out r"]:
-        """scale * B with its zeros."""
-        return spread(self._scaled_b(), self.kept_b)
-
-    def through_a(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch r"]:
-        """x A^T."""
+    def forward(self, x: Float[Tensor, "t in"]) -> tuple[Float[Tensor, "t r"], Float[Tensor, "out r"]]:
+        """x A^T, and B with its zeros, without the scale."""
         if self._in_compiled_code(x):
-            flat = self._compiled_through_a(x.reshape(-1, x.shape[-1]))
-            return flat.reshape(*x.shape[:-1], flat.shape[1])
-        return self._through_a(_kept_columns(x, self.kept_a, self.dtype))
+            return masked_forward(x, self._in_lines())
+        through_a = self._through_a(_kept_columns(x, self.kept_a, self.dtype))
+        return through_a, spread(self.b.to(self.dtype), self.kept_b)
 
-    def gradients(
-        self, x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], needed: tuple[bool, bool]
-    ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "*stored_a"] | None, Float[Tensor, "*stored_b"] | None]:
-        """The output's gradient times scale * B; the gradients of the stored numbers of A and B, None where not needed.
-
-        With G = grad^T x they are scale * B^T G and scale * G A^T at what is stored.
-        """
-        if self._in_compiled_code(x) and is_compiled_for(grad):
-            return self._compiled_gradients(x, grad, needed)
+    def backward(self, x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], needed: tuple[bool, bool]) -> Gradients:
+        """From the layer's input and its output's gradient; the factors' may be None where they are not needed."""
+        if self._in_compiled_code(x, grad):
+            return Gradients(*masked_backward(x, grad, self._in_lines()))
         grad = _kept_columns(grad, self.kept_b, self.dtype)
-        through_b = grad @ _lines(self._scaled_b(), self.kept_b)
+        through_b = grad @ _lines((self.b * self.scale).to(self.dtype), self.kept_b)
         for_a = for_b = None
         if any(needed):
             x = _kept_columns(x, self.kept_a, self.dtype)
@@ -58,32 +57,17 @@ class Masked(NamedTuple):
             for_a = _of_lines(through_b.t() @ x, self.kept_a).to(self.a.dtype)
         if needed[1]:
             for_b = _of_lines(grad.t() @ self._through_a(x).mul_(self.scale), self.kept_b).to(self.b.dtype)
-        return through_b, for_a, for_b
+        return Gradients(through_b, spread(self.a.to(self.dtype), self.kept_a), for_a, for_b)
 
-    def _in_compiled_code(self, x: Float[Tensor, "*batch in"]) -> bool:
+    def _in_compiled_code(self, *matrices: Float[Tensor, "t columns"]) -> bool:
         """Whether the columns need not be gathered: lines of both factors are kept, and products are in float32."""
         in_lines = all(kept.places is not None and kept.dim is not None for kept in (self.kept_a, self.kept_b))
-        return in_lines and self.dtype == self.a.dtype == torch.float32 and is_compiled_for(x)
+        return in_lines and self.dtype == self.a.dtype == torch.float32 and all(map(is_compiled_for, matrices))
 
-    def _compiled_through_a(self, x: Float[Tensor, "t in"]) -> Float[Tensor, "t r"]:
-        assert self.kept_a.places is not None
-        return times_factor(x, self.kept_a.places, self.a.t())
+    def _in_lines(self) -> Lines:
+        return Lines(self.a, self.b, self.kept_a, self.kept_b, self.scale)
 
-    def _compiled_gradients(
-        self, x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], needed: tuple[bool, bool]
-    ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "*stored_a"] | None, Float[Tensor, "*stored_b"] | None]:
-        columns, rows = self.kept_a.places, self.kept_b.places
-        assert columns is not None
-        assert rows is not None
-        through_b = times_factor(grad, rows, self._scaled_b())
-        for_a = transposed_times(x, columns, through_b).t() if needed[0] else None
-        for_b = transposed_times(grad, rows, self._compiled_through_a(x)).mul_(self.scale) if needed[1] else None
-        return through_b, for_a, for_b
-
-    def _scaled_b(self) -> Float[Tensor, "*stored_b"]:
-        return (self.b * self.scale).to(self.dtype)
-
-    def _through_a(self, x: Float[Tensor, "*batch kept"]) -> Float[Tensor, "*batch r"]:
+    def _through_a(self, x: Float[Tensor, "t kept"]) -> Float[Tensor, "t r"]:
         return nn.functional.linear(x, _lines(self.a.to(self.dtype), self.kept_a))
 
 

@@ -10,36 +10,16 @@ products are in bfloat16 (summed in float32 inside), as inside autocast they are
 the factors' gradients are rounded to 2^-9 of themselves.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tombola.adapters.ops.joined import Factors, Partition
+from tombola.adapters.ops.partitioned_products import Products
 from tombola.adapters.ops.precision import autocast_dtype, without_autocast
-
-
-class Factors(NamedTuple):
-    """The two groups' factors; the minor one's are None where it has no rows or no rank."""
-
-    a: Float[Tensor, "r in"]
-    b: Float[Tensor, "d r"]
-    minor_a: Float[Tensor, "r_minor in"] | None = None
-    minor_b: Float[Tensor, "m r_minor"] | None = None
-
-
-class Partition(NamedTuple):
-    """Which of the weight's rows are dominant and which are not, each ascending, int64, and the groups' scales."""
-
-    rows: Int[Tensor, "d"]
-    minor_rows: Int[Tensor, "m"]
-    scales: tuple[float, float]
-
-    @property
-    def out_features(self) -> int:
-        """Rows of the weight."""
-        return self.rows.numel() + self.minor_rows.numel()
 
 
 @torch.compiler.disable
@@ -60,33 +40,6 @@ def partitioned_lora(
         return _Partitioned.apply(x, weight, bias, *factors, partition, dtype)
 
 
-def joined_a(factors: Factors) -> Float[Tensor, "R in"]:
-    """Both groups' A, one below the other; a copy, for some products' last bits depend on where a matrix lies."""
-    return torch.cat([factors.a] if factors.minor_a is None else [factors.a, factors.minor_a])
-
-
-def joined_b(factors: Factors, partition: Partition) -> Float[Tensor, "out R"]:
-    """Both groups' B side by side, each row at its place in the weight, the rest zero; without the scales."""
-    b, minor_b = factors.b, factors.minor_b
-    if len(b) == partition.out_features:
-        return b
-    r = b.shape[1]
-    whole = b.new_zeros(partition.out_features, r + (0 if minor_b is None else minor_b.shape[1]))
-    whole[:, :r].index_copy_(0, partition.rows, b)
-    if minor_b is not None:
-        whole[:, r:].index_copy_(0, partition.minor_rows, minor_b)
-    return whole
-
-
-def scale_ranks_(ranks: Float[Tensor, "R any"], r: int, scales: tuple[float, float]) -> Float[Tensor, "R any"]:
-    """The first r lines times the dominant rows' scale, the others times the other's, in place."""
-    if scales[0] == scales[1]:
-        return ranks.mul_(scales[0])
-    for lines, scale in zip(ranks.tensor_split([r]), scales, strict=True):
-        lines.mul_(scale)
-    return ranks
-
-
 class _Partitioned(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -102,56 +55,33 @@ class _Partitioned(torch.autograd.Function):
         autocast: torch.dtype | None,
     ) -> Tensor:
         factors, dtype, flat = Factors(a, b, minor_a, minor_b), autocast or a.dtype, x.reshape(-1, x.shape[-1])
-        # Ranks lie along the rows of every small product: an odd one then costs what it is, and not the next multiple
-        # of a vector's width, which 34 in the place of 32 did.
-        inner = scale_ranks_(joined_a(factors).to(dtype) @ flat.to(dtype).T, len(a), partition.scales)
-        kept = inner if minor_a is None else inner[: len(a)].clone()
+        left, right, kept = Products(factors, partition, dtype).forward(flat)
         ctx.save_for_backward(x, kept, weight, *factors, *partition[:2])
         ctx.rest = (partition.scales, dtype)
-        outer = joined_b(factors, partition).to(dtype).T
         if weight is None:
-            out = inner.T @ outer
+            out = left @ right
         else:
             if autocast is not None:
                 flat, weight, bias = flat.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-            out = _added(nn.functional.linear(flat, weight, bias), inner.T, outer)
+            out = _added(nn.functional.linear(flat, weight, bias), left, right)
         return out.view(*x.shape[:-1], partition.out_features)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, inner, weight, *saved, rows, minor_rows = ctx.saved_tensors
+        x, kept, weight, *saved, rows, minor_rows = ctx.saved_tensors
         scales, dtype = ctx.rest
         factors, partition, needs = Factors(*saved), Partition(rows, minor_rows, scales), ctx.needs_input_grad
-        r = len(factors.a)
         flat_x, flat_grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         with without_autocast(grad.device.type):
-            wide_x, wide_grad, a = flat_x.to(dtype), flat_grad.to(dtype), joined_a(factors).to(dtype)
-            for_inner = scale_ranks_(joined_b(factors, partition).to(dtype).T @ wide_grad.T, r, scales)
-            # The two products with x stand together: it has left the cache since forward, and comes from memory once.
-            if factors.minor_a is not None:
-                inner = torch.cat([inner, (a[r:] @ wide_x.T).mul_(scales[1])])
-            for_a = (for_inner @ wide_x).to(factors.a.dtype)
-            for_b = _at_the_rows(inner @ wide_grad, factors, partition)
+            left, right, gradients = Products(factors, partition, dtype).backward(flat_x, flat_grad, kept)
             for_x = None
             if needs[0]:
-                own = for_inner.T @ a if weight is None else _added(flat_grad @ weight.to(grad.dtype), for_inner.T, a)
+                own = left @ right if weight is None else _added(flat_grad @ weight.to(grad.dtype), left, right)
                 for_x = own.to(x.dtype).view_as(x)
         for_bias = flat_grad.sum(0) if needs[2] else None
-        minor = (None, None) if factors.minor_a is None else (for_a[r:], for_b[1])
-        return for_x, None, for_bias, for_a[:r], for_b[0], *minor, None, None
-
-
-def _at_the_rows(
-    of_joined: Float[Tensor, "R out"], factors: Factors, partition: Partition
-) -> list[Float[Tensor, "rows rank"]]:
-    """Each group's part of the gradient of the joined B, which comes transposed."""
-    b, minor_b, r = factors.b, factors.minor_b, factors.b.shape[1]
-    every = len(b) == partition.out_features
-    found = [(of_joined[:r] if every else of_joined[:r].index_select(1, partition.rows)).T.to(b.dtype)]
-    if minor_b is not None:
-        found.append(of_joined[r:].index_select(1, partition.minor_rows).T.to(minor_b.dtype))
-    return found
+        minor = (None, None) if factors.minor_a is None else gradients[2:]
+        return for_x, None, for_bias, *gradients[:2], *minor, None, None
 
 
 def _added(to: Float[Tensor, "t n"], left: Float[Tensor, "t R"], right: Float[Tensor, "R n"]) -> Float[Tensor, "t n"]:

@@ -159,15 +159,6 @@ static void turn(float *turned, const void *matrix, integer half, integer width,
     }
 }
 
-typedef float half_of_line __attribute__((vector_size(32)));
-typedef float quarter __attribute__((vector_size(16)));
-
-static inline float total(const line *sums) {
-  const half_of_line *halves = (const half_of_line *)sums, pair = halves[0] + halves[1];
-  const quarter *quarters = (const quarter *)&pair, four = quarters[0] + quarters[1];
-  return (four[0] + four[2]) + (four[1] + four[3]);
-}
-
 FOR_EACH_CPU
 static void add_dots(float *out, const float *grad, const float *x, const int32_t *index, integer units,
                      integer columns) {

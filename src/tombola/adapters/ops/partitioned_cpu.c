@@ -1,0 +1,135 @@
+/* The small products of a partitioned LoRA that are cheaper here than as calls of a matrix library: those of the
+   output's gradient with each group's rows of B, and all of the minor group, whose ranks are few. All is float32. */
+
+#include "columns.h"
+
+typedef struct {
+  const float *x, *grad, *inner;           /* (tokens x in), (tokens x out), (tokens x r) = x A^T */
+  const float *a, *b, *minor_a, *minor_b;  /* (r x in), (major x r), (r_minor x in), (minor x r_minor) */
+  const int64_t *rows, *minor_rows;
+  integer tokens, in, out, major, minor, r, r_minor, lanes, threads;
+  double scale, minor_scale;
+} partitioned;
+
+#define GROUP 4 /* sums at once, which hide the latency of one */
+
+FOR_EACH_CPU
+static float dot(const float *x, const float *y, integer numbers) {
+  line sums[GROUP] = {{0}};
+  integer i = 0;
+  for (; i + GROUP * LANES <= numbers; i += GROUP * LANES)
+    for (int k = 0; k < GROUP; k++) sums[k] += *as_line(x + i + k * LANES) * *as_line(y + i + k * LANES);
+  const line all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  float sum = total(&all);
+  for (; i < numbers; i++) sum += x[i] * y[i];
+  return sum;
+}
+
+/* result (tokens x ranks, in rows of `stride`) = matrix (tokens x width) * transpose of lines (ranks x width). */
+static void dots(float *result, integer stride, const float *matrix, const float *lines, integer ranks, integer width,
+                 integer tokens) {
+  #pragma omp for schedule(static)
+  for (integer t = 0; t < tokens; t++)
+    for (integer k = 0; k < ranks; k++) result[t * stride + k] = dot(matrix + t * width, lines + k * width, width);
+}
+
+FOR_EACH_CPU
+static void add_products(float *out, const float *thin, integer stride, const float *matrix, integer width,
+                         integer some, integer tokens) {
+  line sums[GROUP];
+  if (some == GROUP * LANES) {
+    memcpy(sums, out, sizeof sums);
+    for (integer t = 0; t < tokens; t++)
+      for (int k = 0; k < GROUP; k++) sums[k] += thin[t * stride] * *as_line(matrix + t * width + k * LANES);
+    memcpy(out, sums, sizeof sums);
+    return;
+  }
+  for (integer t = 0; t < tokens; t++)
+    for (integer i = 0; i < some; i++) out[i] += thin[t * stride] * matrix[t * width + i];
+}
+
+/* lines (ranks x width) += transpose of thin (tokens x ranks, in rows of `stride`) * matrix (tokens x width). */
+static void add_outers(float *lines, const float *thin, integer stride, const float *matrix, integer ranks,
+                       integer width, integer tokens) {
+  #pragma omp for schedule(static)
+  for (integer first = 0; first < width; first += GROUP * LANES) {
+    const integer some = width - first < GROUP * LANES ? width - first : GROUP * LANES;
+    for (integer k = 0; k < ranks; k++)
+      add_products(lines + k * width + first, thin + k, stride, matrix + first, width, some, tokens);
+  }
+}
+
+/* inner (tokens x R) = x times both groups' A, of which `at->inner` is the major one's; outer (out x R) = both groups'
+   B, scaled, each line at its row of the weight. R = r + r_minor. */
+void partitioned_forward(float *inner, float *outer, const partitioned *at) {
+  const integer ranks = at->r + at->r_minor;
+  #pragma omp parallel num_threads(at->threads)
+  {
+    dots(inner + at->r, ranks, at->x, at->minor_a, at->r_minor, at->in, at->tokens);
+    #pragma omp for schedule(static) nowait
+    for (integer t = 0; t < at->tokens; t++)
+      memcpy(inner + t * ranks, at->inner + t * at->r, at->r * sizeof *inner);
+    #pragma omp for schedule(static) nowait
+    for (integer i = 0; i < at->major; i++) {
+      float *to = outer + at->rows[i] * ranks;
+      for (integer k = 0; k < at->r; k++) to[k] = (float)at->scale * at->b[i * at->r + k];
+      memset(to + at->r, 0, at->r_minor * sizeof *to);
+    }
+    #pragma omp for schedule(static)
+    for (integer i = 0; i < at->minor; i++) {
+      float *to = outer + at->minor_rows[i] * ranks;
+      memset(to, 0, at->r * sizeof *to);
+      for (integer k = 0; k < at->r_minor; k++)
+        to[at->r + k] = (float)at->minor_scale * at->minor_b[i * at->r_minor + k];
+    }
+  }
+}
+
+/* through (tokens x R) = grad * outer; whole_a (R x in) = both groups' A; the gradients of both B and of the minor A.
+   `room`, in floats: twice (major x lanes), ROWS and SPAN tokens in lines, twice, and in r_minor; twice
+   (out x r_minor); ROWS tokens of the gradient; the major rows' numbers. */
+void partitioned_backward(float *through, float *whole_a, float *for_b, float *for_minor_a, float *for_minor_b,
+                          float *room, const partitioned *at) {
+  const integer r = at->r, r_minor = at->r_minor, ranks = r + r_minor, lanes = at->lanes, of_b = at->major * lanes;
+  float *factor = room, *sums = factor + of_b, *wide = sums + of_b, *inner = wide + (ROWS + SPAN) * lanes;
+  float *minor_inner = inner + (ROWS + SPAN) * lanes, *minor_b = minor_inner + (ROWS + SPAN) * r_minor;
+  float *minor_sums = minor_b + at->out * r_minor, *block = minor_sums + at->out * r_minor;
+  int32_t *rows = (int32_t *)(block + ROWS * at->out);
+  memset(sums, 0, of_b * sizeof *sums);
+  memset(minor_b, 0, 2 * at->out * r_minor * sizeof *minor_b);
+  memset(for_minor_a, 0, at->in * r_minor * sizeof *for_minor_a);
+  for (integer i = 0; i < at->major; i++) rows[i] = (int32_t)at->rows[i];
+  for (integer i = 0; i < at->minor; i++)
+    for (integer k = 0; k < r_minor; k++)
+      minor_b[k * at->out + at->minor_rows[i]] = (float)at->minor_scale * at->minor_b[i * r_minor + k];
+  #pragma omp parallel num_threads(at->threads)
+  {
+    pack(factor, at->b, at->major, r, 1, r, lanes, (float)at->scale);
+    for (integer start = 0; start < at->tokens; start += SPAN) {
+      const integer some = at->tokens - start < SPAN ? at->tokens - start : SPAN;
+      const float *x = at->x + start * at->in;
+      const tall grad = {at->grad + start * at->out, rows, some, at->out, at->major, lanes, at->threads};
+      float *own = through + start * ranks;
+      pack(inner, at->inner + start * r, some, r, 1, r, lanes, 1);
+      times(wide, factor, block, &grad);
+      dots(own + r, ranks, grad.numbers, minor_b, r_minor, at->out, some);
+      dots(minor_inner, r_minor, x, at->minor_a, r_minor, at->in, some);
+      add_transposed(sums, inner, &grad);
+      add_outers(for_minor_a, own + r, ranks, x, r_minor, at->in, some);
+      add_outers(minor_sums, minor_inner, r_minor, grad.numbers, r_minor, at->out, some);
+      #pragma omp for schedule(static)
+      for (integer t = 0; t < some; t++) memcpy(own + t * ranks, wide + t * lanes, r * sizeof *own);
+    }
+    #pragma omp for schedule(static) nowait
+    for (integer i = 0; i < at->major; i++)
+      for (integer k = 0; k < r; k++) for_b[i * r + k] = (float)at->scale * sums[i * lanes + k];
+    #pragma omp for schedule(static) nowait
+    for (integer i = 0; i < at->minor; i++)
+      for (integer k = 0; k < r_minor; k++)
+        for_minor_b[i * r_minor + k] = (float)at->minor_scale * minor_sums[k * at->out + at->minor_rows[i]];
+    #pragma omp for schedule(static)
+    for (integer k = 0; k < ranks; k++)
+      memcpy(whole_a + k * at->in, k < r ? at->a + k * at->in : at->minor_a + (k - r) * at->in,
+             at->in * sizeof *whole_a);
+  }
+}
