@@ -97,7 +97,7 @@ void partitioned_backward(float *through, float *whole_a, float *for_b, float *f
   int32_t *rows = (int32_t *)(block + ROWS * at->out);
   memset(sums, 0, of_b * sizeof *sums);
   memset(minor_b, 0, 2 * at->out * r_minor * sizeof *minor_b);
-  memset(for_minor_a, 0, at->in * r_minor * sizeof *for_minor_a);
+  if (r_minor) memset(for_minor_a, 0, at->in * r_minor * sizeof *for_minor_a);
   for (integer i = 0; i < at->major; i++) rows[i] = (int32_t)at->rows[i];
   for (integer i = 0; i < at->minor; i++)
     for (integer k = 0; k < r_minor; k++)
