@@ -2,8 +2,8 @@
 
    All is float32, row by row. Ranks are in lines: thin matrices have `lanes` numbers a row, a multiple of LANES. Each
    result is formed by one thread, in an order that does not depend on how many there are. A function without a
-   `FOR_EACH_CPU` is called by all threads at once, SPAN tokens at a time, which all its operands' numbers stay in the
-   cache for. */
+   `FOR_EACH_CPU` is called by all threads at once, which do not wait for each other at its end; and SPAN tokens at a
+   time, for which all its operands' numbers stay in the cache. */
 
 #include "cpu.h"
 
@@ -14,14 +14,20 @@ typedef struct {
 } tall;
 
 /* packed (rows x lanes) = scale * a matrix that lies anyhow. */
+FOR_EACH_CPU
+static void pack_line(float *packed, const float *from, integer stride, integer ranks, integer lanes, float scale) {
+  if (stride == 1)
+    for (integer j = 0; j < ranks; j++) packed[j] = scale * from[j];
+  else
+    for (integer j = 0; j < ranks; j++) packed[j] = scale * from[j * stride];
+  for (integer j = ranks; j < lanes; j++) packed[j] = 0;
+}
+
 static void pack(float *packed, const float *from, integer rows, integer row_stride, integer column_stride,
                  integer ranks, integer lanes, float scale) {
-  #pragma omp for schedule(static)
-  for (integer i = 0; i < rows; i++) {
-    for (integer j = 0; j < ranks; j++)
-      packed[i * lanes + j] = scale * from[i * row_stride + j * column_stride];
-    for (integer j = ranks; j < lanes; j++) packed[i * lanes + j] = 0;
-  }
+  #pragma omp for schedule(static) nowait
+  for (integer i = 0; i < rows; i++)
+    pack_line(packed + i * lanes, from + i * row_stride, column_stride, ranks, lanes, scale);
 }
 
 /* ROWS tokens by `lines` lines of ranks, whose sums stay in registers: with two lines a number that has been loaded
@@ -48,7 +54,7 @@ static void multiply(float *result, const float *rows, const float *factor, cons
    one such block of the matrix. */
 static void times(float *result, const float *factor, float *room, const tall *at) {
   const integer blocks = (at->tokens + ROWS - 1) / ROWS, width = at->width;
-  #pragma omp for schedule(static)
+  #pragma omp for schedule(static) nowait
   for (integer block = 0; block < blocks; block++) {
     const integer first = block * ROWS, some = at->tokens - first < ROWS ? at->tokens - first : ROWS;
     const float *rows = at->numbers + first * width;
@@ -61,14 +67,20 @@ static void times(float *result, const float *factor, float *room, const tall *a
   }
 }
 
+#define AHEAD 16
+
 INLINE void add_lines(float *out, const float *rows, const float *packed, const integer *column, integer kept,
                       integer tokens, const tall *at, int lines) {
   line sums[ROWS][2] = {{{0}}};
   for (int i = 0; i < kept; i++)
     for (int k = 0; k < lines; k++) sums[i][k] = *as_line(out + i * at->lanes + k * LANES);
-  for (integer t = 0; t < tokens; t++, rows += at->width, packed += at->lanes)
+  for (integer t = 0; t < tokens; t++, rows += at->width, packed += at->lanes) {
+    /* Rows are further apart than a processor looks ahead by itself. */
+    __builtin_prefetch(rows + AHEAD * at->width + column[0]);
+    __builtin_prefetch(rows + AHEAD * at->width + column[ROWS - 1]);
     for (int i = 0; i < ROWS; i++)
       for (int k = 0; k < lines; k++) sums[i][k] += rows[column[i]] * *as_line(packed + k * LANES);
+  }
   for (int i = 0; i < kept; i++)
     for (int k = 0; k < lines; k++) *as_line(out + i * at->lanes + k * LANES) = sums[i][k];
 }
@@ -86,7 +98,7 @@ static void add_outer(float *out, const float *rows, const float *packed, const 
 /* result (kept x lanes) += transpose of the chosen columns x other (tokens x lanes). */
 static void add_transposed(float *result, const float *other, const tall *at) {
   const integer blocks = (at->kept + ROWS - 1) / ROWS;
-  #pragma omp for schedule(static)
+  #pragma omp for schedule(static) nowait
   for (integer block = 0; block < blocks; block++) {
     const integer first = block * ROWS, kept = at->kept - first < ROWS ? at->kept - first : ROWS;
     add_outer(result + first * at->lanes, at->numbers, other, at->columns + first, kept, at->tokens, at);

@@ -5,9 +5,11 @@ Where the package was installed without a C compiler, and for everything else, t
 
 import ctypes
 import importlib.util
+import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 HALF = {torch.float32: 0, torch.bfloat16: 1}
@@ -33,6 +35,12 @@ def is_compiled_for(matrix: Tensor) -> bool:
 def call(function: str, *arguments: Any) -> None:
     """Calls the C function: tensors as addresses, integers as 64 bits, structures by reference."""
     getattr(LIBRARY, function)(*map(_passed, arguments))
+
+
+def apart(*shapes: tuple[int, ...]) -> list[Float[Tensor, "*shape"]]:
+    """Matrices in one allocation, for what is done with soon: several large ones cost more than what is done in them."""
+    sizes = [math.prod(shape) for shape in shapes]
+    return [part.view(shape) for part, shape in zip(torch.empty(sum(sizes)).split(sizes), shapes, strict=True)]
 
 
 def numbers(*names: str) -> list[tuple[str, Any]]:

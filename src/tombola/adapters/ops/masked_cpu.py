@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tombola.adapters.ops.compiled import HALF, LANES, ROWS, SPAN, call, numbers
+from tombola.adapters.ops.compiled import HALF, LANES, ROWS, SPAN, apart, call, numbers
 from tombola.adapters.ops.factor import Kept
 
 
@@ -36,11 +36,11 @@ class Lines(NamedTuple):
 
 def masked_forward(x: Float[Tensor, "t in"], lines: Lines) -> tuple[Float[Tensor, "t r"], Float[Tensor, "out r"]]:
     """x A^T, and B with its zeros."""
-    x, ranks, lanes = x.contiguous(), lines.a.shape[0], _lanes(lines)
-    inner, whole_b = _thin(x.shape[0], lanes), torch.empty(lines.kept_b.shape)
-    room = torch.empty(lines.a.shape[1] * lanes + (ROWS + SPAN) * x.shape[1])
-    _call("masked_forward", inner, whole_b, room, x=x, grad=None, lines=lines)
-    return inner[: x.shape[0], :ranks], whole_b
+    x, lanes = x.contiguous(), _lanes(lines)
+    room = lines.a.shape[1] * lanes + _rows_to_multiply(x) * x.shape[1]
+    inner, rest, whole_b = apart((_whole_blocks(x), lanes), (room,), lines.kept_b.shape)
+    _call("masked_forward", inner, whole_b, rest, x=x, grad=None, lines=lines)
+    return inner[: x.shape[0], : lines.a.shape[0]], whole_b
 
 
 def masked_backward(
@@ -48,20 +48,25 @@ def masked_backward(
 ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "r in"], Float[Tensor, "r kept_a"], Float[Tensor, "kept_b r"]]:
     """scale * grad B, A with its zeros, and the gradients of A and B: with G = grad^T x, of scale * B^T G and G A^T."""
     x, grad, lanes = x.contiguous(), grad.contiguous(), _lanes(lines)
-    tokens, lines_of_both = x.shape[0], lines.a.shape[1] + lines.b.shape[0]
-    through_b, whole_a = _thin(tokens, lanes), torch.empty(lines.kept_a.shape)
     for_a, for_b = torch.empty(lines.a.shape), torch.empty(lines.b.shape)
-    room = torch.empty(2 * lines_of_both * lanes + (ROWS + SPAN) * (x.shape[1] + grad.shape[1] + lanes))
-    _call("masked_backward", through_b, whole_a, for_a, for_b, room, x=x, grad=grad, lines=lines)
-    return through_b[:tokens, : lines.a.shape[0]], whole_a, for_a, for_b
+    room = 2 * (lines.a.shape[1] + lines.b.shape[0]) * lanes + (ROWS + SPAN) * lanes
+    room += _rows_to_multiply(x) * x.shape[1] + _rows_to_multiply(grad) * grad.shape[1]
+    through_b, rest, whole_a = apart((_whole_blocks(x), lanes), (room,), lines.kept_a.shape)
+    _call("masked_backward", through_b, whole_a, for_a, for_b, rest, x=x, grad=grad, lines=lines)
+    return through_b[: x.shape[0], : lines.a.shape[0]], whole_a, for_a, for_b
+
+
+def _whole_blocks(x: Float[Tensor, "t in"]) -> int:
+    return -(-x.shape[0] // ROWS) * ROWS
+
+
+def _rows_to_multiply(matrix: Float[Tensor, "t columns"]) -> int:
+    """Rows that are copied: the last block's, and where they are widened a span's."""
+    return ROWS + SPAN * HALF[matrix.dtype]
 
 
 def _lanes(lines: Lines) -> int:
     return -(-lines.a.shape[0] // LANES) * LANES
-
-
-def _thin(tokens: int, lanes: int) -> Float[Tensor, "t lanes"]:
-    return torch.empty(-(-tokens // ROWS) * ROWS, lanes)
 
 
 def _call(function: str, *results: Tensor, x: Tensor, grad: Tensor | None, lines: Lines) -> None:

@@ -28,34 +28,45 @@ static float dot(const float *x, const float *y, integer numbers) {
 /* result (tokens x ranks, in rows of `stride`) = matrix (tokens x width) * transpose of lines (ranks x width). */
 static void dots(float *result, integer stride, const float *matrix, const float *lines, integer ranks, integer width,
                  integer tokens) {
-  #pragma omp for schedule(static)
+  #pragma omp for schedule(static) nowait
   for (integer t = 0; t < tokens; t++)
     for (integer k = 0; k < ranks; k++) result[t * stride + k] = dot(matrix + t * width, lines + k * width, width);
 }
 
+INLINE void add_lines_of(float *out, integer width, const float *thin, integer stride, const float *matrix,
+                         integer tokens, int ranks) {
+  line sums[2][GROUP];
+  for (int i = 0; i < ranks; i++)
+    for (int k = 0; k < GROUP; k++) sums[i][k] = *as_line(out + i * width + k * LANES);
+  for (integer t = 0; t < tokens; t++, thin += stride, matrix += width)
+    for (int k = 0; k < GROUP; k++)
+      for (int i = 0; i < ranks; i++) sums[i][k] += thin[i] * *as_line(matrix + k * LANES);
+  for (int i = 0; i < ranks; i++)
+    for (int k = 0; k < GROUP; k++) *as_line(out + i * width + k * LANES) = sums[i][k];
+}
+
+/* For GROUP lines of columns, or the few that are left at the end of a row. */
 FOR_EACH_CPU
-static void add_products(float *out, const float *thin, integer stride, const float *matrix, integer width,
-                         integer some, integer tokens) {
-  line sums[GROUP];
+static void add_products(float *out, integer width, const float *thin, integer stride, const float *matrix,
+                         integer ranks, integer some, integer tokens) {
+  integer k = 0;
   if (some == GROUP * LANES) {
-    memcpy(sums, out, sizeof sums);
-    for (integer t = 0; t < tokens; t++)
-      for (int k = 0; k < GROUP; k++) sums[k] += thin[t * stride] * *as_line(matrix + t * width + k * LANES);
-    memcpy(out, sums, sizeof sums);
+    for (; k + 2 <= ranks; k += 2) add_lines_of(out + k * width, width, thin + k, stride, matrix, tokens, 2);
+    if (k < ranks) add_lines_of(out + k * width, width, thin + k, stride, matrix, tokens, 1);
     return;
   }
-  for (integer t = 0; t < tokens; t++)
-    for (integer i = 0; i < some; i++) out[i] += thin[t * stride] * matrix[t * width + i];
+  for (; k < ranks; k++)
+    for (integer t = 0; t < tokens; t++)
+      for (integer i = 0; i < some; i++) out[k * width + i] += thin[t * stride + k] * matrix[t * width + i];
 }
 
 /* lines (ranks x width) += transpose of thin (tokens x ranks, in rows of `stride`) * matrix (tokens x width). */
 static void add_outers(float *lines, const float *thin, integer stride, const float *matrix, integer ranks,
                        integer width, integer tokens) {
-  #pragma omp for schedule(static)
+  #pragma omp for schedule(static) nowait
   for (integer first = 0; first < width; first += GROUP * LANES) {
     const integer some = width - first < GROUP * LANES ? width - first : GROUP * LANES;
-    for (integer k = 0; k < ranks; k++)
-      add_products(lines + k * width + first, thin + k, stride, matrix + first, width, some, tokens);
+    add_products(lines + first, width, thin, stride, matrix + first, ranks, some, tokens);
   }
 }
 
@@ -75,7 +86,7 @@ void partitioned_forward(float *inner, float *outer, const partitioned *at) {
       for (integer k = 0; k < at->r; k++) to[k] = (float)at->scale * at->b[i * at->r + k];
       memset(to + at->r, 0, at->r_minor * sizeof *to);
     }
-    #pragma omp for schedule(static)
+    #pragma omp for schedule(static) nowait
     for (integer i = 0; i < at->minor; i++) {
       float *to = outer + at->minor_rows[i] * ranks;
       memset(to, 0, at->r * sizeof *to);
@@ -85,17 +96,19 @@ void partitioned_forward(float *inner, float *outer, const partitioned *at) {
   }
 }
 
-/* through (tokens x R) = grad * outer; whole_a (R x in) = both groups' A; the gradients of both B and of the minor A.
-   `room`, in floats: twice (major x lanes), ROWS and SPAN tokens in lines, twice, and in r_minor; twice
-   (out x r_minor); ROWS tokens of the gradient; the major rows' numbers. */
-void partitioned_backward(float *through, float *whole_a, float *for_b, float *for_minor_a, float *for_minor_b,
-                          float *room, const partitioned *at) {
+/* through (tokens x R) = grad * outer; whole_a (R x in) = both groups' A; and all factors' gradients. `room`, in
+   floats: twice (major x lanes); (in x lanes); ROWS and SPAN tokens in lines, twice, and in r_minor; twice
+   (out x r_minor); ROWS tokens of the gradient and of x; numbers of columns of x and of the major rows. */
+void partitioned_backward(float *through, float *whole_a, float *for_a, float *for_b, float *for_minor_a,
+                          float *for_minor_b, float *room, const partitioned *at) {
   const integer r = at->r, r_minor = at->r_minor, ranks = r + r_minor, lanes = at->lanes, of_b = at->major * lanes;
-  float *factor = room, *sums = factor + of_b, *wide = sums + of_b, *inner = wide + (ROWS + SPAN) * lanes;
-  float *minor_inner = inner + (ROWS + SPAN) * lanes, *minor_b = minor_inner + (ROWS + SPAN) * r_minor;
-  float *minor_sums = minor_b + at->out * r_minor, *block = minor_sums + at->out * r_minor;
-  int32_t *rows = (int32_t *)(block + ROWS * at->out);
-  memset(sums, 0, of_b * sizeof *sums);
+  float *factor = room, *sums = factor + of_b, *sums_a = sums + of_b, *wide = sums_a + at->in * lanes;
+  float *packed = wide + (ROWS + SPAN) * lanes, *minor_inner = packed + (ROWS + SPAN) * lanes;
+  float *minor_b = minor_inner + (ROWS + SPAN) * r_minor, *minor_sums = minor_b + at->out * r_minor;
+  float *block = minor_sums + at->out * r_minor;
+  int32_t *columns = (int32_t *)(block + ROWS * (at->in + at->out)), *rows = columns + at->in;
+  for (integer i = 0; i < at->in; i++) columns[i] = (int32_t)i;
+  memset(sums, 0, (of_b + at->in * lanes) * sizeof *sums);
   memset(minor_b, 0, 2 * at->out * r_minor * sizeof *minor_b);
   if (r_minor) memset(for_minor_a, 0, at->in * r_minor * sizeof *for_minor_a);
   for (integer i = 0; i < at->major; i++) rows[i] = (int32_t)at->rows[i];
@@ -105,21 +118,36 @@ void partitioned_backward(float *through, float *whole_a, float *for_b, float *f
   #pragma omp parallel num_threads(at->threads)
   {
     pack(factor, at->b, at->major, r, 1, r, lanes, (float)at->scale);
+    #pragma omp for schedule(static) nowait
+    for (integer k = 0; k < ranks; k++)
+      memcpy(whole_a + k * at->in, k < r ? at->a + k * at->in : at->minor_a + (k - r) * at->in,
+             at->in * sizeof *whole_a);
+    #pragma omp barrier
     for (integer start = 0; start < at->tokens; start += SPAN) {
       const integer some = at->tokens - start < SPAN ? at->tokens - start : SPAN;
-      const float *x = at->x + start * at->in;
+      const tall x = {at->x + start * at->in, columns, some, at->in, at->in, lanes, at->threads};
       const tall grad = {at->grad + start * at->out, rows, some, at->out, at->major, lanes, at->threads};
       float *own = through + start * ranks;
-      pack(inner, at->inner + start * r, some, r, 1, r, lanes, 1);
+      const float *inner = at->inner + start * r;
+      if (r != lanes) {
+        pack(packed, inner, some, r, 1, r, lanes, 1);
+        inner = packed;
+      }
       times(wide, factor, block, &grad);
       dots(own + r, ranks, grad.numbers, minor_b, r_minor, at->out, some);
-      dots(minor_inner, r_minor, x, at->minor_a, r_minor, at->in, some);
+      dots(minor_inner, r_minor, x.numbers, at->minor_a, r_minor, at->in, some);
+      #pragma omp barrier
       add_transposed(sums, inner, &grad);
-      add_outers(for_minor_a, own + r, ranks, x, r_minor, at->in, some);
+      add_transposed(sums_a, wide, &x);
+      add_outers(for_minor_a, own + r, ranks, x.numbers, r_minor, at->in, some);
       add_outers(minor_sums, minor_inner, r_minor, grad.numbers, r_minor, at->out, some);
-      #pragma omp for schedule(static)
+      #pragma omp for schedule(static) nowait
       for (integer t = 0; t < some; t++) memcpy(own + t * ranks, wide + t * lanes, r * sizeof *own);
+      #pragma omp barrier
     }
+    #pragma omp for schedule(static) nowait
+    for (integer k = 0; k < r; k++)
+      for (integer j = 0; j < at->in; j++) for_a[k * at->in + j] = sums_a[j * lanes + k];
     #pragma omp for schedule(static) nowait
     for (integer i = 0; i < at->major; i++)
       for (integer k = 0; k < r; k++) for_b[i * r + k] = (float)at->scale * sums[i * lanes + k];
@@ -127,9 +155,5 @@ void partitioned_backward(float *through, float *whole_a, float *for_b, float *f
     for (integer i = 0; i < at->minor; i++)
       for (integer k = 0; k < r_minor; k++)
         for_minor_b[i * r_minor + k] = (float)at->minor_scale * minor_sums[k * at->out + at->minor_rows[i]];
-    #pragma omp for schedule(static)
-    for (integer k = 0; k < ranks; k++)
-      memcpy(whole_a + k * at->in, k < r ? at->a + k * at->in : at->minor_a + (k - r) * at->in,
-             at->in * sizeof *whole_a);
   }
 }

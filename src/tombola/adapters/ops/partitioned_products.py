@@ -51,8 +51,7 @@ class Products(NamedTuple):
         """From the layer's input, its output's gradient and what forward kept."""
         factors, partition, dtype = self
         if self._in_compiled_code(x, grad):
-            through, whole_a, others = partitioned_backward(x, grad, kept.t(), factors, partition)
-            return Gradients(through, whole_a, others._replace(a=through[:, : len(factors.a)].t() @ x))
+            return Gradients(*partitioned_backward(x, grad, kept.t(), factors, partition))
         x, grad, a, r = x.to(dtype), grad.to(dtype), joined_a(factors).to(dtype), len(factors.a)
         through = scale_ranks_(joined_b(factors, partition).to(dtype).T @ grad.T, r, partition.scales)
         # The two products with x stand together: it has left the cache since forward, and comes from memory once.
