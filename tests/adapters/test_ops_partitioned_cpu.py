@@ -58,14 +58,12 @@ def test_the_bits_are_the_same_for_any_number_of_threads():
     factors, partition = partitioned(90, 150, 70, 20, 3)
     x, grad, kept = random(301, 90), random(301, 150), random(20, 301)
     before, found = torch.get_num_threads(), []
-    ours = products.Products(factors, partition, torch.float32)
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             left, right = products.partitioned_forward(x, kept.t(), factors, partition)
             through, whole_a, others = products.partitioned_backward(x, grad, kept.t(), factors, partition)
             found.append(torch.cat([one.reshape(-1) for one in (left, right, through, whole_a, *others)]))
-            torch.testing.assert_close(ours.forward(x).right, right.t())
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(found[0], other) for other in found[1:])
@@ -96,10 +94,10 @@ def test_other_types_go_through_torch():
     factors, partition = partitioned(8, 12, 5, 2, 1)
     x = random(3, 8)
 
-    def in_compiled_code(dtype: torch.dtype, *matrices: Tensor) -> bool:
-        return products.Products(factors, partition, dtype)._in_compiled_code(*matrices)
+    def in_compiled_code(dtype: torch.dtype, x: Tensor) -> bool:
+        return products.Products(factors, partition, dtype)._in_compiled_code(x)
 
-    assert in_compiled_code(torch.float32, x, x)
+    assert in_compiled_code(torch.float32, x)
     assert not in_compiled_code(torch.bfloat16, x), "products inside autocast are in its type"
-    assert not in_compiled_code(torch.float32, x, x.bfloat16())
+    assert not in_compiled_code(torch.float32, x.bfloat16())
     assert not in_compiled_code(torch.float32, x.double())

@@ -1,4 +1,4 @@
-"""The C of this folder (`sparse_cpu.c`, `columns_cpu.c`), for float32 and bfloat16 on a CPU.
+"""The C of this folder (`sparse_cpu.c`, `masked_cpu.c`, `partitioned_cpu.c`), for float32 and bfloat16 on a CPU.
 
 Where the package was installed without a C compiler, and for everything else, torch's operations do the same.
 """
@@ -38,7 +38,7 @@ def call(function: str, *arguments: Any) -> None:
 
 
 def apart(*shapes: tuple[int, ...]) -> list[Float[Tensor, "*shape"]]:
-    """Matrices in one allocation, for what is done with soon: several large ones cost more than what is done in them."""
+    """Matrices in one allocation, for what is not kept: several large ones cost a good part of what is done in them."""
     sizes = [math.prod(shape) for shape in shapes]
     return [part.view(shape) for part, shape in zip(torch.empty(sum(sizes)).split(sizes), shapes, strict=True)]
 

@@ -1,8 +1,8 @@
 """A low-rank delta whose rows are in two groups of different rank, by itself or with the base layer's product.
 
 Both groups' factors are put side by side into one A (R, in) and, each row at its place, one B (out, R), both small;
-R = r + r_minor. The products are LoRA's, of rank R; the scales are on A x^T. Backward joins them again. It keeps x,
-which the layers that share it share, and r numbers for each token, as LoRA does; nothing is ever of the weight's size.
+R = r + r_minor. The products are LoRA's, of rank R. Backward joins them again. It keeps x, which the layers that share
+it share, and r numbers for each token, as LoRA does; nothing is ever of the weight's size.
 
 Precision: products are in the factors' dtype, float32 at least; x A^T, the output's gradient times B and the factors
 are rounded to the base layer's dtype before the products that it accumulates. With a bfloat16 weight and input all

@@ -1,5 +1,6 @@
-/* The small products of a partitioned LoRA that are cheaper here than as calls of a matrix library: those of the
-   output's gradient with each group's rows of B, and all of the minor group, whose ranks are few. All is float32. */
+/* A partitioned LoRA's small products, one call a pass: of the output's gradient each group's rows of B meet only their
+   own columns, and the minor group's few ranks are dot products and outer products along the columns, where lines of
+   ranks would be all but empty. All is float32. */
 
 #include "columns.h"
 

@@ -41,7 +41,7 @@ def partitioned_backward(
 ) -> tuple[Float[Tensor, "t R"], Float[Tensor, "R in"], Factors]:
     """grad times both B, scaled; both A; and the gradients of the factors."""
     tokens, in_features, out_features, major = *x.shape, grad.shape[1], factors.b.shape[0]
-    ranks, r, r_minor, lanes = factors.ranks, *_ranks(factors)
+    ranks, (_, r_minor, lanes) = factors.ranks, _ranks(factors)
     found = [torch.empty(shape) for shape in (factors.a.shape, factors.b.shape, (r_minor, in_features))]
     found.append(torch.empty(partition.minor_rows.numel(), r_minor))
     in_lines = (2 * major + in_features + 2 * (ROWS + SPAN)) * lanes

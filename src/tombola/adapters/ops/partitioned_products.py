@@ -12,7 +12,7 @@ from tombola.adapters.ops.partitioned_cpu import partitioned_backward, partition
 
 
 class Inner(NamedTuple):
-    """Two factors of the delta's product with x, and x times the first group's A, which backward wants; r by tokens."""
+    """Two factors of the delta's product with x, and x times the first group's A, which backward wants."""
 
     left: Float[Tensor, "t R"]
     right: Float[Tensor, "R out"]
@@ -50,8 +50,8 @@ class Products(NamedTuple):
     def backward(self, x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], kept: Float[Tensor, "r t"]) -> Gradients:
         """From the layer's input, its output's gradient and what forward kept."""
         factors, partition, dtype = self
-        if self._in_compiled_code(x, grad):
-            return Gradients(*partitioned_backward(x, grad, kept.t(), factors, partition))
+        if self._in_compiled_code(x):  # as forward asked, for what it kept bears no scale there
+            return Gradients(*partitioned_backward(x, grad.float(), kept.t(), factors, partition))
         x, grad, a, r = x.to(dtype), grad.to(dtype), joined_a(factors).to(dtype), len(factors.a)
         through = scale_ranks_(joined_b(factors, partition).to(dtype).T @ grad.T, r, partition.scales)
         # The two products with x stand together: it has left the cache since forward, and comes from memory once.
@@ -60,9 +60,8 @@ class Products(NamedTuple):
         for_b, for_minor_b = _at_the_rows(inner @ grad, factors, partition)
         return Gradients(through.T, a, Factors(for_a[:r], for_b, for_a[r:], for_minor_b))
 
-    def _in_compiled_code(self, *matrices: Float[Tensor, "t width"]) -> bool:
-        plain = all(one.dtype == torch.float32 for one in (self.factors.a, *matrices))
-        return plain and self.dtype == torch.float32 and all(map(is_compiled_for, matrices))
+    def _in_compiled_code(self, x: Float[Tensor, "t in"]) -> bool:
+        return x.dtype == self.dtype == self.factors.a.dtype == torch.float32 and is_compiled_for(x)
 
 
 def _at_the_rows(
