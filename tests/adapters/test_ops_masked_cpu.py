@@ -27,8 +27,9 @@ def lines(ranks: int, inside: int, kept_a: int, outside: int, kept_b: int) -> Li
 
 @TYPES
 @pytest.mark.parametrize("tokens", [1, 7, 8, 130, 300])
-@pytest.mark.parametrize(("inside", "kept_a"), [(48, 20), (33, 33), (100, 9), (5, 1), (16, 0)])
-@pytest.mark.parametrize(("outside", "kept_b"), [(40, 17), (130, 130), (7, 0)])
+@pytest.mark.parametrize(
+    ("inside", "kept_a", "outside", "kept_b"), [(48, 20, 40, 17), (33, 33, 130, 130), (100, 9, 7, 0), (16, 0, 5, 1)]
+)
 @pytest.mark.parametrize("ranks", [1, 16, 34, 50])
 def test_products_are_those_of_the_whole_factors(ranks, inside, kept_a, outside, kept_b, tokens, dtype):
     given = lines(ranks, inside, kept_a, outside, kept_b)
