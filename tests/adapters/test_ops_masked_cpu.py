@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tombola.adapters.ops import Kept, compiled, masked_additive, masked_fused, spread, stored
 from tombola.adapters.ops import masked_products as products
-from tombola.adapters.ops.masked_cpu import Lines, masked_backward, masked_forward
+from tombola.adapters.ops.masked_cpu import masked_backward, masked_forward
 
 pytestmark = pytest.mark.skipif(compiled.LIBRARY is None, reason="installed without a C compiler")
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -20,9 +20,9 @@ def some(of: int, kept: int) -> Tensor:
     return torch.randperm(of, generator=torch.Generator().manual_seed(kept))[:kept].sort().values.int()
 
 
-def lines(ranks: int, inside: int, kept_a: int, outside: int, kept_b: int) -> Lines:
+def lines(ranks: int, inside: int, kept_a: int, outside: int, kept_b: int) -> products.Masked:
     columns, rows = Kept(some(inside, kept_a), (ranks, inside), 1), Kept(some(outside, kept_b), (outside, ranks), 0)
-    return Lines(random(ranks, kept_a), random(kept_b, ranks), columns, rows, 0.75)
+    return products.Masked(random(ranks, kept_a), random(kept_b, ranks), columns, rows, 0.75, torch.float32)
 
 
 @TYPES

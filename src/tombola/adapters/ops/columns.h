@@ -10,7 +10,7 @@
 typedef struct {
   const float *numbers;   /* (tokens x width) */
   const int32_t *columns; /* the chosen ones' numbers */
-  integer tokens, width, kept, lanes, threads;
+  integer tokens, width, kept, lanes;
 } tall;
 
 /* packed (rows x lanes) = scale * a matrix that lies anyhow. */

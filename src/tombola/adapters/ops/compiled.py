@@ -37,7 +37,7 @@ def call(function: str, *arguments: Any) -> None:
     getattr(LIBRARY, function)(*map(_passed, arguments))
 
 
-def apart(*shapes: tuple[int, ...]) -> list[Float[Tensor, "*shape"]]:
+def in_one_allocation(*shapes: tuple[int, ...]) -> list[Float[Tensor, "*shape"]]:
     """Matrices in one allocation, for what is not kept: several large ones cost a good part of what is done in them."""
     sizes = [math.prod(shape) for shape in shapes]
     return [part.view(shape) for part, shape in zip(torch.empty(sum(sizes)).split(sizes), shapes, strict=True)]

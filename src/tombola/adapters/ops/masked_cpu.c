@@ -52,12 +52,12 @@ static void spread_a(float *whole, const masked *at) {
 /* `room` is for SPAN tokens, where they are widened. */
 static tall kept_of_x(float *room, integer start, integer tokens, const masked *at) {
   const float *x = as_floats(room, at->x, at->half_x, start * at->in, tokens * at->in, at->threads);
-  return (tall){x, at->columns, tokens, at->in, at->kept_columns, at->lanes, at->threads};
+  return (tall){x, at->columns, tokens, at->in, at->kept_columns, at->lanes};
 }
 
 static tall kept_of_grad(float *room, integer start, integer tokens, const masked *at) {
   const float *grad = as_floats(room, at->grad, at->half_grad, start * at->out, tokens * at->out, at->threads);
-  return (tall){grad, at->rows, tokens, at->out, at->kept_rows, at->lanes, at->threads};
+  return (tall){grad, at->rows, tokens, at->out, at->kept_rows, at->lanes};
 }
 
 static void wait_if(integer needed) {

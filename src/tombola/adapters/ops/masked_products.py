@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tombola.adapters.ops.compiled import is_compiled_for
 from tombola.adapters.ops.factor import Kept, spread, stored
-from tombola.adapters.ops.masked_cpu import Lines, masked_backward, masked_forward
+from tombola.adapters.ops.masked_cpu import masked_backward, masked_forward
 
 
 class Gradients(NamedTuple):
@@ -40,14 +40,14 @@ class Masked(NamedTuple):
     def forward(self, x: Float[Tensor, "t in"]) -> tuple[Float[Tensor, "t r"], Float[Tensor, "out r"]]:
         """x A^T, and B with its zeros, without the scale."""
         if self._in_compiled_code(x):
-            return masked_forward(x, self._in_lines())
+            return masked_forward(x, self)
         through_a = self._through_a(_kept_columns(x, self.kept_a, self.dtype))
         return through_a, spread(self.b.to(self.dtype), self.kept_b)
 
     def backward(self, x: Float[Tensor, "t in"], grad: Float[Tensor, "t out"], needed: tuple[bool, bool]) -> Gradients:
         """From the layer's input and its output's gradient; the factors' may be None where they are not needed."""
         if self._in_compiled_code(x, grad):
-            return Gradients(*masked_backward(x, grad, self._in_lines()))
+            return Gradients(*masked_backward(x, grad, self))
         grad = _kept_columns(grad, self.kept_b, self.dtype)
         through_b = grad @ _lines((self.b * self.scale).to(self.dtype), self.kept_b)
         for_a = for_b = None
@@ -63,9 +63,6 @@ class Masked(NamedTuple):
         """Whether the columns need not be gathered: lines of both factors are kept, and products are in float32."""
         in_lines = all(kept.places is not None and kept.dim is not None for kept in (self.kept_a, self.kept_b))
         return in_lines and self.dtype == self.a.dtype == torch.float32 and all(map(is_compiled_for, matrices))
-
-    def _in_lines(self) -> Lines:
-        return Lines(self.a, self.b, self.kept_a, self.kept_b, self.scale)
 
     def _through_a(self, x: Float[Tensor, "t kept"]) -> Float[Tensor, "t r"]:
         return nn.functional.linear(x, _lines(self.a.to(self.dtype), self.kept_a))

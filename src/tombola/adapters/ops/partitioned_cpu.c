@@ -6,9 +6,9 @@
 
 typedef struct {
   const float *x, *grad, *inner;           /* (tokens x in), (tokens x out), (tokens x r) = x A^T */
-  const float *a, *b, *minor_a, *minor_b;  /* (r x in), (major x r), (r_minor x in), (minor x r_minor) */
+  const float *a, *b, *minor_a, *minor_b;  /* (r x in), (dominant x r), (r_minor x in), (minor x r_minor) */
   const int64_t *rows, *minor_rows;
-  integer tokens, in, out, major, minor, r, r_minor, lanes, threads;
+  integer tokens, in, out, dominant, minor, r, r_minor, lanes, threads;
   double scale, minor_scale;
 } partitioned;
 
@@ -71,7 +71,7 @@ static void add_outers(float *lines, const float *thin, integer stride, const fl
   }
 }
 
-/* inner (tokens x R) = x times both groups' A, of which `at->inner` is the major one's; outer (out x R) = both groups'
+/* inner (tokens x R) = x times both groups' A, of which `at->inner` is the dominant one's; outer (out x R) = both groups'
    B, scaled, each line at its row of the weight. R = r + r_minor. */
 void partitioned_forward(float *inner, float *outer, const partitioned *at) {
   const integer ranks = at->r + at->r_minor;
@@ -82,7 +82,7 @@ void partitioned_forward(float *inner, float *outer, const partitioned *at) {
     for (integer t = 0; t < at->tokens; t++)
       memcpy(inner + t * ranks, at->inner + t * at->r, at->r * sizeof *inner);
     #pragma omp for schedule(static) nowait
-    for (integer i = 0; i < at->major; i++) {
+    for (integer i = 0; i < at->dominant; i++) {
       float *to = outer + at->rows[i] * ranks;
       for (integer k = 0; k < at->r; k++) to[k] = (float)at->scale * at->b[i * at->r + k];
       memset(to + at->r, 0, at->r_minor * sizeof *to);
@@ -98,11 +98,11 @@ void partitioned_forward(float *inner, float *outer, const partitioned *at) {
 }
 
 /* through (tokens x R) = grad * outer; whole_a (R x in) = both groups' A; and all factors' gradients. `room`, in
-   floats: twice (major x lanes); (in x lanes); ROWS and SPAN tokens in lines, twice, and in r_minor; twice
-   (out x r_minor); ROWS tokens of the gradient and of x; numbers of columns of x and of the major rows. */
+   floats: twice (dominant x lanes); (in x lanes); ROWS and SPAN tokens in lines, twice, and in r_minor; twice
+   (out x r_minor); ROWS tokens of the gradient and of x; numbers of columns of x and of the dominant rows. */
 void partitioned_backward(float *through, float *whole_a, float *for_a, float *for_b, float *for_minor_a,
                           float *for_minor_b, float *room, const partitioned *at) {
-  const integer r = at->r, r_minor = at->r_minor, ranks = r + r_minor, lanes = at->lanes, of_b = at->major * lanes;
+  const integer r = at->r, r_minor = at->r_minor, ranks = r + r_minor, lanes = at->lanes, of_b = at->dominant * lanes;
   float *factor = room, *sums = factor + of_b, *sums_a = sums + of_b, *wide = sums_a + at->in * lanes;
   float *packed = wide + (ROWS + SPAN) * lanes, *minor_inner = packed + (ROWS + SPAN) * lanes;
   float *minor_b = minor_inner + (ROWS + SPAN) * r_minor, *minor_sums = minor_b + at->out * r_minor;
@@ -112,13 +112,13 @@ void partitioned_backward(float *through, float *whole_a, float *for_a, float *f
   memset(sums, 0, (of_b + at->in * lanes) * sizeof *sums);
   memset(minor_b, 0, 2 * at->out * r_minor * sizeof *minor_b);
   if (r_minor) memset(for_minor_a, 0, at->in * r_minor * sizeof *for_minor_a);
-  for (integer i = 0; i < at->major; i++) rows[i] = (int32_t)at->rows[i];
+  for (integer i = 0; i < at->dominant; i++) rows[i] = (int32_t)at->rows[i];
   for (integer i = 0; i < at->minor; i++)
     for (integer k = 0; k < r_minor; k++)
       minor_b[k * at->out + at->minor_rows[i]] = (float)at->minor_scale * at->minor_b[i * r_minor + k];
   #pragma omp parallel num_threads(at->threads)
   {
-    pack(factor, at->b, at->major, r, 1, r, lanes, (float)at->scale);
+    pack(factor, at->b, at->dominant, r, 1, r, lanes, (float)at->scale);
     #pragma omp for schedule(static) nowait
     for (integer k = 0; k < ranks; k++)
       memcpy(whole_a + k * at->in, k < r ? at->a + k * at->in : at->minor_a + (k - r) * at->in,
@@ -126,8 +126,8 @@ void partitioned_backward(float *through, float *whole_a, float *for_a, float *f
     #pragma omp barrier
     for (integer start = 0; start < at->tokens; start += SPAN) {
       const integer some = at->tokens - start < SPAN ? at->tokens - start : SPAN;
-      const tall x = {at->x + start * at->in, columns, some, at->in, at->in, lanes, at->threads};
-      const tall grad = {at->grad + start * at->out, rows, some, at->out, at->major, lanes, at->threads};
+      const tall x = {at->x + start * at->in, columns, some, at->in, at->in, lanes};
+      const tall grad = {at->grad + start * at->out, rows, some, at->out, at->dominant, lanes};
       float *own = through + start * ranks;
       const float *inner = at->inner + start * r;
       if (r != lanes) {
@@ -150,7 +150,7 @@ void partitioned_backward(float *through, float *whole_a, float *for_a, float *f
     for (integer k = 0; k < r; k++)
       for (integer j = 0; j < at->in; j++) for_a[k * at->in + j] = sums_a[j * lanes + k];
     #pragma omp for schedule(static) nowait
-    for (integer i = 0; i < at->major; i++)
+    for (integer i = 0; i < at->dominant; i++)
       for (integer k = 0; k < r; k++) for_b[i * r + k] = (float)at->scale * sums[i * lanes + k];
     #pragma omp for schedule(static) nowait
     for (integer i = 0; i < at->minor; i++)

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tombola.adapters.ops.compiled import LANES, ROWS, SPAN, apart, call, numbers
+from tombola.adapters.ops.compiled import LANES, ROWS, SPAN, call, in_one_allocation, numbers
 from tombola.adapters.ops.joined import Factors, Partition
 
 
 class _Partitioned(ctypes.Structure):
     _fields_ = [
         *numbers("x", "grad", "inner", "a", "b", "minor_a", "minor_b", "rows", "minor_rows"),
-        *numbers("tokens", "in", "out", "major", "minor", "r", "r_minor", "lanes", "threads"),
+        *numbers("tokens", "in", "out", "dominant", "minor", "r", "r_minor", "lanes", "threads"),
         ("scale", ctypes.c_double),
         ("minor_scale", ctypes.c_double),
     ]
@@ -27,7 +27,7 @@ def partitioned_forward(
 ) -> tuple[Float[Tensor, "t R"], Float[Tensor, "out R"]]:
     """x times both groups' A, of which `inner` is the first group's; and both B, scaled, each row at its place."""
     ranks = factors.ranks
-    joined, outer = apart((x.shape[0], ranks), (partition.out_features, ranks))
+    joined, outer = in_one_allocation((x.shape[0], ranks), (partition.out_features, ranks))
     _call("partitioned_forward", joined, outer, given=(x, None, inner), factors=factors, partition=partition)
     return joined, outer
 
@@ -40,14 +40,14 @@ def partitioned_backward(
     partition: Partition,
 ) -> tuple[Float[Tensor, "t R"], Float[Tensor, "R in"], Factors]:
     """grad times both B, scaled; both A; and the gradients of the factors."""
-    tokens, in_features, out_features, major = *x.shape, grad.shape[1], factors.b.shape[0]
+    tokens, in_features, out_features, dominant = *x.shape, grad.shape[1], factors.b.shape[0]
     ranks, (_, r_minor, lanes) = factors.ranks, _ranks(factors)
     found = [torch.empty(shape) for shape in (factors.a.shape, factors.b.shape, (r_minor, in_features))]
     found.append(torch.empty(partition.minor_rows.numel(), r_minor))
-    in_lines = (2 * major + in_features + 2 * (ROWS + SPAN)) * lanes
+    in_lines = (2 * dominant + in_features + 2 * (ROWS + SPAN)) * lanes
     in_minor = (2 * out_features + ROWS + SPAN) * r_minor
-    room = in_lines + in_minor + ROWS * (in_features + out_features) + in_features + major
-    rest, through, whole_a = apart((room,), (tokens, ranks), (ranks, in_features))
+    room = in_lines + in_minor + ROWS * (in_features + out_features) + in_features + dominant
+    rest, through, whole_a = in_one_allocation((room,), (tokens, ranks), (ranks, in_features))
     results = (through, whole_a, *found, rest)
     _call("partitioned_backward", *results, given=(x, grad, inner), factors=factors, partition=partition)
     return through, whole_a, Factors(*found)
