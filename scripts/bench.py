@@ -94,10 +94,14 @@ def main() -> int:
     """Measure, print, and write `<out>/step.json` and `<out>/step.md`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=25, help="adjacent pairs a candidate")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "bench")
     options = parser.parse_args()
+    if options.pairs < 2 or options.layers < 1:
+        parser.error(
+            f"quartiles need --pairs of 2 or more, a net --layers of 1 or more. Got {options.pairs}, {options.layers}."
+        )
     console = Console()
     provenance = gather(root=REPOSITORY, argv=sys.argv, model={}, data={})
     measured: dict[str, Any] = {}
