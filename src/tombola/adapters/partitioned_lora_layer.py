@@ -116,7 +116,8 @@ class PartitionedLoraLinear(DeltaLinear):
 
     def _leaves(self, name: str) -> list[GroupFactor]:
         """The adapter's two or four factors, in the order of `Factors`."""
-        parts = [cast(nn.ModuleDict, getattr(self, part)) for part in self.adapter_layer_names]
+        # As attributes they would be looked up in Python: in a net that is 0.1 % of a step.
+        parts = [cast(nn.ModuleDict, self._modules[part])._modules for part in self.adapter_layer_names]
         return [cast(GroupFactor, part[name]) for part in parts if name in part]
 
     def _partition(self, name: str) -> Partition:

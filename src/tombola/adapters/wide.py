@@ -20,10 +20,11 @@ class WideLeaf(nn.Module):
 
     def lent(self) -> Tensor:
         """The weight for use outside this module, as a copy where an engine takes it away again once forward ends."""
-        partitioned = hasattr(self.weight, "ds_id")  # ZeRO-3
+        weight = self.weight  # once: torch looks a module's parameters up in Python
+        partitioned = hasattr(weight, "ds_id")  # ZeRO-3
         # FSDP1 puts a view of its flat parameter here, FSDP2 gives the leaf a class named so.
-        sharded = type(self.weight) is not nn.Parameter or type(self).__name__.startswith("FSDP")
-        return self.weight.clone() if partitioned or sharded else self.weight
+        sharded = type(weight) is not nn.Parameter or type(self).__name__.startswith("FSDP")
+        return weight.clone() if partitioned or sharded else weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WideLeaf":
         """What `.to()`, `.half()` and `.bfloat16()` call: moves as told, but never narrows.

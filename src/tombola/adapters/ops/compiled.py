@@ -5,6 +5,7 @@ Where the package was installed without a C compiler, and for everything else, t
 
 import ctypes
 import importlib.util
+import itertools
 import math
 from typing import Any
 
@@ -38,9 +39,14 @@ def call(function: str, *arguments: Any) -> None:
 
 
 def in_one_allocation(*shapes: tuple[int, ...]) -> list[Float[Tensor, "*shape"]]:
-    """Matrices in one allocation, for what is not kept: several large ones cost a good part of what is done in them."""
+    """Vectors and matrices in one allocation, for what is not kept.
+
+    Several large allocations cost a good part of what is done in them.
+    """
     sizes = [math.prod(shape) for shape in shapes]
-    return [part.view(shape) for part, shape in zip(torch.empty(sum(sizes)).split(sizes), shapes, strict=True)]
+    starts = itertools.accumulate(sizes, initial=0)
+    whole = torch.empty(sum(sizes))
+    return [whole.as_strided(shape, (*shape[1:], 1), start) for shape, start in zip(shapes, starts, strict=False)]
 
 
 def numbers(*names: str) -> list[tuple[str, Any]]:

@@ -5,7 +5,7 @@
 #include "columns.h"
 
 typedef struct {
-  const float *x, *grad, *inner;           /* (tokens x in), (tokens x out), (tokens x r) = x A^T */
+  const float *x, *grad, *inner;           /* (tokens x in); backward alone: (tokens x out), (tokens x r) = x A^T */
   const float *a, *b, *minor_a, *minor_b;  /* (r x in), (dominant x r), (r_minor x in), (minor x r_minor) */
   const int64_t *rows, *minor_rows;
   integer tokens, in, out, dominant, minor, r, r_minor, lanes, threads;
@@ -71,16 +71,31 @@ static void add_outers(float *lines, const float *thin, integer stride, const fl
   }
 }
 
-/* inner (tokens x R) = x times both groups' A, of which `at->inner` is the dominant one's; outer (out x R) = both groups'
-   B, scaled, each line at its row of the weight. R = r + r_minor. */
-void partitioned_forward(float *inner, float *outer, const partitioned *at) {
-  const integer ranks = at->r + at->r_minor;
+/* inner (tokens x r) = x times the dominant group's A; joined (tokens x R) = x times both groups'; outer (out x R) =
+   both groups' B, scaled, each line at its row of the weight. R = r + r_minor. `room`, in floats: whole blocks of ROWS
+   tokens and `in`, in lines; ROWS tokens of x; numbers of its columns. */
+void partitioned_forward(float *inner, float *joined, float *outer, float *room, const partitioned *at) {
+  const integer r = at->r, ranks = r + at->r_minor, lanes = at->lanes;
+  float *wide = room, *factor = wide + (at->tokens + ROWS - 1) / ROWS * ROWS * lanes;
+  float *block = factor + at->in * lanes;
+  int32_t *columns = (int32_t *)(block + ROWS * at->in);
+  for (integer i = 0; i < at->in; i++) columns[i] = (int32_t)i;
   #pragma omp parallel num_threads(at->threads)
   {
-    dots(inner + at->r, ranks, at->x, at->minor_a, at->r_minor, at->in, at->tokens);
+    pack(factor, at->a, at->in, 1, at->in, r, lanes, 1);
+    #pragma omp barrier
+    for (integer start = 0; start < at->tokens; start += SPAN) {
+      const integer some = at->tokens - start < SPAN ? at->tokens - start : SPAN;
+      const tall x = {at->x + start * at->in, columns, some, at->in, at->in, lanes};
+      times(wide + start * lanes, factor, block, &x);
+      dots(joined + start * ranks + r, ranks, x.numbers, at->minor_a, at->r_minor, at->in, some);
+    }
+    #pragma omp barrier
     #pragma omp for schedule(static) nowait
-    for (integer t = 0; t < at->tokens; t++)
-      memcpy(inner + t * ranks, at->inner + t * at->r, at->r * sizeof *inner);
+    for (integer t = 0; t < at->tokens; t++) {
+      memcpy(inner + t * r, wide + t * lanes, r * sizeof *inner);
+      memcpy(joined + t * ranks, wide + t * lanes, r * sizeof *joined);
+    }
     #pragma omp for schedule(static) nowait
     for (integer i = 0; i < at->dominant; i++) {
       float *to = outer + at->rows[i] * ranks;

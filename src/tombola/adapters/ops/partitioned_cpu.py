@@ -1,6 +1,6 @@
 """A partitioned LoRA's small products on a CPU in compiled code (`partitioned_cpu.c`), in float32.
 
-Forward's dense product with the first group's A stays torch's. Results are the same bits for any number of threads.
+Results are the same bits for any number of threads.
 """
 
 import ctypes
@@ -23,13 +23,16 @@ class _Partitioned(ctypes.Structure):
 
 
 def partitioned_forward(
-    x: Float[Tensor, "t in"], inner: Float[Tensor, "t r"], factors: Factors, partition: Partition
-) -> tuple[Float[Tensor, "t R"], Float[Tensor, "out R"]]:
-    """x times both groups' A, of which `inner` is the first group's; and both B, scaled, each row at its place."""
-    ranks = factors.ranks
-    joined, outer = in_one_allocation((x.shape[0], ranks), (partition.out_features, ranks))
-    _call("partitioned_forward", joined, outer, given=(x, None, inner), factors=factors, partition=partition)
-    return joined, outer
+    x: Float[Tensor, "t in"], factors: Factors, partition: Partition
+) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t R"], Float[Tensor, "out R"]]:
+    """x times the first group's A, and times both groups'; and both B, scaled, each row at its place."""
+    ranks, (r, _, lanes), (tokens, in_features) = factors.ranks, _ranks(factors), x.shape
+    room = (tokens + ROWS + in_features) * lanes + (ROWS + 1) * in_features
+    inner = torch.empty(tokens, r)
+    joined, outer, rest = in_one_allocation((tokens, ranks), (partition.out_features, ranks), (room,))
+    results = (inner, joined, outer, rest)
+    _call("partitioned_forward", *results, given=(x, None, None), factors=factors, partition=partition)
+    return inner, joined, outer
 
 
 def partitioned_backward(
@@ -56,7 +59,7 @@ def partitioned_backward(
 def _call(
     function: str,
     *results: Tensor,
-    given: tuple[Tensor, Tensor | None, Tensor],
+    given: tuple[Tensor, Tensor | None, Tensor | None],
     factors: Factors,
     partition: Partition,
 ) -> None:

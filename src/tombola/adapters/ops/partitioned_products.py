@@ -38,9 +38,8 @@ class Products(NamedTuple):
         """From the layer's input."""
         factors, partition, dtype = self
         if self._in_compiled_code(x):
-            first = x @ factors.a.t()
-            left, outer = partitioned_forward(x, first, factors, partition)
-            return Inner(left, outer.t(), first.t())
+            kept, left, outer = partitioned_forward(x, factors, partition)
+            return Inner(left, outer.t(), kept.t())
         # Ranks lie along the rows of every small product: an odd one then costs what it is, and not the next multiple
         # of a vector's width, which 34 in the place of 32 did.
         inner = scale_ranks_(joined_a(factors).to(dtype) @ x.to(dtype).T, len(factors.a), partition.scales)
