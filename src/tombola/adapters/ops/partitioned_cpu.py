@@ -27,7 +27,7 @@ def partitioned_forward(
 ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t R"], Float[Tensor, "out R"]]:
     """x times the first group's A, and times both groups'; and both B, scaled, each row at its place."""
     ranks, (r, _, lanes), (tokens, in_features) = factors.ranks, _ranks(factors), x.shape
-    room = (tokens + ROWS + in_features) * lanes + (ROWS + 1) * in_features
+    room = (-(-tokens // ROWS) * ROWS + in_features) * lanes + (ROWS + 1) * in_features
     inner = torch.empty(tokens, r)
     joined, outer, rest = in_one_allocation((tokens, ranks), (partition.out_features, ranks), (room,))
     results = (inner, joined, outer, rest)
