@@ -116,7 +116,7 @@ class PartitionedLoraLinear(DeltaLinear):
 
     def _leaves(self, name: str) -> list[GroupFactor]:
         """The adapter's two or four factors, in the order of `Factors`."""
-        # As attributes they would be looked up in Python: in a net that is 0.1 % of a step.
+        # Not by attribute, which torch looks up in Python: 0.7 in the place of 3.5 us a layer.
         parts = [cast(nn.ModuleDict, self._modules[part])._modules for part in self.adapter_layer_names]
         return [cast(GroupFactor, part[name]) for part in parts if name in part]
 
