@@ -16,7 +16,8 @@ import pytest
 )
 def test_a_mistake_is_a_line_and_no_traceback(words, said, repository):
     script = [sys.executable, "scripts/bench.py", *words]
-    done = subprocess.run(script, cwd=repository, capture_output=True, text=True)
+    # A script that goes on into its work, which takes minutes, fails here and not at the end of it.
+    done = subprocess.run(script, cwd=repository, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
