@@ -49,6 +49,11 @@ def in_one_allocation(*shapes: tuple[int, ...]) -> list[Float[Tensor, "*shape"]]
     return [whole.as_strided(shape, (*shape[1:], 1), start) for shape, start in zip(shapes, starts, strict=False)]
 
 
+def rounded_up(number: int, multiple: int) -> int:
+    """The least multiple that is not below the number."""
+    return -(-number // multiple) * multiple
+
+
 def numbers(*names: str) -> list[tuple[str, Any]]:
     """Fields of a structure of addresses and counts, which all have 64 bits."""
     return [(name, ctypes.c_int64) for name in names]

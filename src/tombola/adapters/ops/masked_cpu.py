@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tombola.adapters.ops.compiled import HALF, LANES, ROWS, SPAN, call, in_one_allocation, numbers
+from tombola.adapters.ops.compiled import HALF, LANES, ROWS, SPAN, call, in_one_allocation, numbers, rounded_up
 
 if TYPE_CHECKING:
     from tombola.adapters.ops.masked_products import Masked
@@ -34,7 +34,7 @@ def masked_forward(x: Float[Tensor, "t in"], delta: Masked) -> tuple[Float[Tenso
     """x A^T, and B with its zeros."""
     x, lanes = x.contiguous(), _lanes(delta)
     room = delta.a.shape[1] * lanes + _copied_rows(x) * x.shape[1]
-    inner, rest, whole_b = in_one_allocation((_whole_blocks(x), lanes), (room,), delta.kept_b.shape)
+    inner, rest, whole_b = in_one_allocation((rounded_up(x.shape[0], ROWS), lanes), (room,), delta.kept_b.shape)
     _call("masked_forward", inner, whole_b, rest, x=x, grad=None, delta=delta)
     return inner[: x.shape[0], : delta.a.shape[0]], whole_b
 
@@ -47,13 +47,9 @@ def masked_backward(
     for_a, for_b = torch.empty(delta.a.shape), torch.empty(delta.b.shape)
     room = 2 * (delta.a.shape[1] + delta.b.shape[0]) * lanes + (ROWS + SPAN) * lanes
     room += _copied_rows(x) * x.shape[1] + _copied_rows(grad) * grad.shape[1]
-    through_b, rest, whole_a = in_one_allocation((_whole_blocks(x), lanes), (room,), delta.kept_a.shape)
+    through_b, rest, whole_a = in_one_allocation((rounded_up(x.shape[0], ROWS), lanes), (room,), delta.kept_a.shape)
     _call("masked_backward", through_b, whole_a, for_a, for_b, rest, x=x, grad=grad, delta=delta)
     return through_b[: x.shape[0], : delta.a.shape[0]], whole_a, for_a, for_b
-
-
-def _whole_blocks(x: Float[Tensor, "t in"]) -> int:
-    return -(-x.shape[0] // ROWS) * ROWS
 
 
 def _copied_rows(matrix: Float[Tensor, "t columns"]) -> int:
@@ -62,7 +58,7 @@ def _copied_rows(matrix: Float[Tensor, "t columns"]) -> int:
 
 
 def _lanes(delta: Masked) -> int:
-    return -(-delta.a.shape[0] // LANES) * LANES
+    return rounded_up(delta.a.shape[0], LANES)
 
 
 def _call(function: str, *results: Tensor, x: Tensor, grad: Tensor | None, delta: Masked) -> None:

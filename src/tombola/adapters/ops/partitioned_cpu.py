@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tombola.adapters.ops.compiled import LANES, ROWS, SPAN, call, in_one_allocation, numbers
+from tombola.adapters.ops.compiled import LANES, ROWS, SPAN, call, in_one_allocation, numbers, rounded_up
 from tombola.adapters.ops.joined import Factors, Partition
 
 
@@ -27,7 +27,7 @@ def partitioned_forward(
 ) -> tuple[Float[Tensor, "t r"], Float[Tensor, "t R"], Float[Tensor, "out R"]]:
     """x times the first group's A, and times both groups'; and both B, scaled, each row at its place."""
     ranks, (r, _, lanes), (tokens, in_features) = factors.ranks, _ranks(factors), x.shape
-    room = (-(-tokens // ROWS) * ROWS + in_features) * lanes + (ROWS + 1) * in_features
+    room = (rounded_up(tokens, ROWS) + in_features) * lanes + (ROWS + 1) * in_features
     inner = torch.empty(tokens, r)
     joined, outer, rest = in_one_allocation((tokens, ranks), (partition.out_features, ranks), (room,))
     results = (inner, joined, outer, rest)
@@ -76,4 +76,4 @@ def _call(
 def _ranks(factors: Factors) -> tuple[int, int, int]:
     """Of each group; and the first's in whole lines."""
     r = factors.a.shape[0]
-    return r, factors.ranks - r, -(-r // LANES) * LANES
+    return r, factors.ranks - r, rounded_up(r, LANES)
