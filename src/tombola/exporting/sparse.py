@@ -26,7 +26,8 @@ def sparse_layers_of(model: PeftModel, method: str) -> dict[str, SparseLayer]:
     layers = {path: module for path, module in net.named_modules() if isinstance(module, BaseTunerLayer)}
     if not all(_is_sparse(layer) for layer in layers.values()):
         raise ValueError(
-            f"{method}'s delta is dense, and format=shira holds single entries: take format=merged or format=native"
+            f"{method}'s delta is dense, and format=shira holds single entries: take format=merged or format=native, "
+            "for LoRA and its masked and partitioned kinds format=lora"
         )
     return {path: cast(SparseLayer, layer) for path, layer in layers.items()}
 
